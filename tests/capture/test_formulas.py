@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -203,6 +205,20 @@ def test_a_branch_is_tried_on_sizes_that_nothing_is_divided_by() -> None:
             return x, y
 
     ingot.export(M(), (R(6, 4), R(3, 2)))
+
+
+def test_sizes_that_have_no_root_are_not_tried() -> None:
+    """As many windows as a side of theirs squared: of images below a window's size there are fewer than 0."""
+
+    def square(x: T) -> T:
+        windows = x.unfold(1, 8, 4).unfold(2, 8, 4)
+        rows = windows.reshape(x.size(0), windows.size(1) * windows.size(2), 64)
+        side = int(math.sqrt(rows.size(1)))
+        return rows.reshape(x.size(0), side, rows.size(1) // side, 64).sum(1)
+
+    program = ingot.export(square, (R(2, 32, 32),))
+    for x in (R(2, 32, 32), R(1, 16, 16), R(3, 48, 48)):
+        np.testing.assert_allclose(program(x), square(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_size_and_a_buffer_of_one_integer_are_a_size() -> None:

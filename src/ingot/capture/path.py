@@ -14,6 +14,7 @@ from typing import Any
 
 import sympy
 
+from ingot.capture.size_symbols import UNDEFINED
 from ingot.capture.sizes import SizeEnv
 
 _TRIED = (*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0)
@@ -64,7 +65,7 @@ def _agrees(env: SizeEnv) -> bool:
         return False
     try:
         env.derive_hints(env.definitions)
-    except ZeroDivisionError:
+    except UNDEFINED:
         return False
     return True
 
@@ -74,7 +75,7 @@ def _hold(env: SizeEnv, conditions: Sequence[Any]) -> bool:
     try:
         env.derive_hints(_behind(env, conditions))
         return all(env.value(c) == True for c in conditions)  # noqa: E712  (SymPy objects)
-    except ZeroDivisionError:
+    except UNDEFINED:
         return False
 
 

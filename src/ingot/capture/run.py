@@ -209,7 +209,8 @@ def _called(function: Any, args: Any, kwargs: Any, recorder: Recorder) -> Any:
                 "set here. "
                 + remedy(
                     frame,
-                    "Look it up with `table[key]` in a function of the model's own, or compute with tensors.",
+                    "Look it up with `table[key]` in a function of the model's own, compute with tensors, or "
+                    "make it static with dynamic_shapes, where it is a size.",
                 )
             ) from None
         if not any(word in said for word in (*_SYMBOLIC_KINDS, *_TORCHS_OWN)):

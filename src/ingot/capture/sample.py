@@ -13,6 +13,8 @@ import numpy as np
 import sympy
 import torch
 
+from ingot.capture.size_symbols import UNDEFINED
+
 if TYPE_CHECKING:
     from ingot.capture.attempt import Capture
     from ingot.capture.dims import InputSpec
@@ -107,7 +109,7 @@ def allowed(captured: Capture, sizes: Mapping[Any, Any]) -> dict[Any, Any] | Non
     try:
         known = env.at(sizes)
         refused = any(g.whole.xreplace(known) == False for g in env.held.values())  # noqa: E712
-    except ZeroDivisionError:
+    except UNDEFINED:
         return None
     return None if refused else known
 

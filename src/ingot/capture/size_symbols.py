@@ -32,6 +32,9 @@ Size = int | torch.SymInt
 # nothing else.
 _UNKNOWN_SIZE_HINTS = (7, 11, 13, 17, 19, 29, 31, 37, 41, 43, 47, 53)
 
+#: What SymPy and `math` raise where a formula has no value: a division by 0, the root of a number below 0.
+UNDEFINED = (ZeroDivisionError, ValueError)
+
 OPENED = 60  # parts of a formula over the dimensions of the inputs: beyond, parts keep names of their own
 
 
@@ -298,10 +301,10 @@ class SizeSymbols(ShapeEnv):
         return expression.xreplace({s: self.hint(s) for s in expression.free_symbols})
 
     def value_or_none(self, expression: Any) -> Any:
-        """The same; None where it divides by 0, behind a condition that does not hold for the hints."""
+        """The same; None where it has none, behind a condition that does not hold for the hints."""
         try:
             return self.value(expression)
-        except ZeroDivisionError:
+        except UNDEFINED:
             return None
 
     def derive_hints(self, symbols: Iterable[sympy.Symbol]) -> None:

@@ -18,6 +18,7 @@ from sympy.logic.boolalg import BooleanFunction, Not, Or
 
 from ingot.capture.bounds import INEQUALITIES
 from ingot.capture.size_notes import SizeNotes
+from ingot.capture.size_symbols import UNDEFINED
 from ingot.capture.where import asked_by_user, given, torch_expects
 
 
@@ -188,14 +189,14 @@ class SizeEnv(SizeNotes):
         """By how much the sides of an equality of sizes differ by the hints; else 0."""
         try:
             return int(self.value(e.lhs - e.rhs)) if isinstance(e, sympy.Eq) else 0
-        except (ZeroDivisionError, TypeError):  # TypeError: of truths
+        except (*UNDEFINED, TypeError):  # TypeError: of truths
             return 0
 
     def _agrees(self, e: Any) -> bool:
         """Whether a condition holds by the hints; nothing is divided by 0."""
         try:
             return bool(self.value(e) == True)  # noqa: E712  (a SymPy object)
-        except ZeroDivisionError:
+        except UNDEFINED:
             return False
 
     def _by_chance(self, e: Any) -> bool:
