@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
-from ingot.capture import autocast, diagonals, fakes, gradients, indexing, layouts, mixed
+from ingot.capture import autocast, diagonals, fakes, gradients, indexing, layouts, mixed, supports
 from ingot.capture.alias import from_start
 from ingot.capture.aten import INSTEAD, whole_row
 from ingot.capture.aten.quantised_tensor import Quantised
@@ -478,7 +478,7 @@ _INSTEAD: dict[Any, Callable[..., Any]] = (
         }.items()
         for function in (getattr(torch, name), getattr(_Tensor, name))
     }
-    | {**diagonals.INSTEAD, _Tensor.data.__set__: set_data}
+    | {**diagonals.INSTEAD, **supports.INSTEAD, _Tensor.data.__set__: set_data}
     | layouts.INSTEAD
 )
 #: Functions whose arguments are looked at here; of `torch.tensor`, torch says no names.
