@@ -329,3 +329,23 @@ def test_into_a_row_that_is_not_there() -> None:
             )
         with pytest.raises((IngotError, OrtError)):
             run({"x": torch.randn(1, 3).numpy()}, captured.output_names)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5), (7, 2)])
+@pytest.mark.parametrize("dynamic_shapes", ["auto", None])
+def test_diagonals_that_are_filled(shape: tuple[int, int], dynamic_shapes: str | None) -> None:
+    """Of wide and tall matrices, with wrap, through a transpose and a slice, and where three axes meet."""
+
+    def f(x: T, cube: T) -> tuple[T, ...]:
+        plain, wrapped, turned, column = x * 1, x * 2, x * 3, x * 4
+        plain.fill_diagonal_(-1e9)
+        wrapped.fill_diagonal_(4, wrap=True)
+        turned.T.fill_diagonal_(0)
+        column[:, :1].fill_diagonal_(7)
+        meeting = (cube * 5).fill_diagonal_(9.0)
+        return plain, wrapped, turned, column, meeting
+
+    others = [(1, 1), (9, 3), (2, 6)] if dynamic_shapes else []
+    cube = torch.randn(3, 3, 3)
+    calls = [(torch.randn(s), cube) for s in (shape, *others)]
+    parity(f, *calls, dynamic_shapes=dynamic_shapes)

@@ -1,5 +1,6 @@
 """Triangles of matrices whose diagonal a size or data decides, as in the causal mask of a text behind a cache
-(`diagonal=keys - queries`): torch's C++ wants a number for it.
+(`diagonal=keys - queries`): torch's C++ wants a number for it. Diagonals that are filled: it finds
+them by their places in memory.
 """
 
 # torch is untyped.
@@ -56,5 +57,29 @@ def _places(name: str) -> dict[Any, Callable[..., Any]]:
     return {own: places}
 
 
+def _fill_diagonal(input: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
+    """Of a matrix, with wrap again and again, a row apart; of more axes, where all meet."""
+    rank = input.dim()
+    if rank < 2 or (rank > 2 and any(n != input.shape[0] for n in input.shape)):
+        return _own_fill_diagonal(input, fill_value, wrap)  # which refuses it
+    if wrap and rank == 2:
+        rows, columns = input.shape
+        places = torch.arange(rows).unsqueeze(1) * columns + torch.arange(columns)
+        return input.masked_fill_(places % (columns + 1) == 0, fill_value)
+    elements = input.diagonal()
+    for _ in range(rank - 2):
+        elements = elements.diagonal(0, 0, -1)
+    elements.fill_(fill_value)
+    return input
+
+
+_own_fill_diagonal = Tensor.fill_diagonal_
+
 #: What stands in for torch's functions while the model's Python runs.
-INSTEAD = _triangle("tril") | _triangle("triu") | _places("tril_indices") | _places("triu_indices")
+INSTEAD: dict[Any, Callable[..., Any]] = {
+    **_triangle("tril"),
+    **_triangle("triu"),
+    **_places("tril_indices"),
+    **_places("triu_indices"),
+    _own_fill_diagonal: _fill_diagonal,
+}
