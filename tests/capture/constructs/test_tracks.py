@@ -143,6 +143,20 @@ def pairs_as_a_tensor(x: T) -> T:
 
 
 @case(*ROWS, DOWN)
+def lists_side_by_side_as_a_tensor(x: T) -> tuple[T, T]:
+    rows, columns, sums = [], [], []
+    for i, row in enumerate(x):
+        if row.sum() > 0:
+            rows.append(i)
+            columns.append(int(row.argmax()))
+            sums.append(row.sum().item())
+    pairs = (
+        torch.tensor([rows, columns], dtype=torch.int64).T if rows else torch.zeros(0, 2, dtype=torch.int64)
+    )
+    return pairs, torch.tensor(([sums, rows], [sums, sums]), dtype=torch.float32)
+
+
+@case(*ROWS, DOWN)
 def lists_of_lists_as_a_tensor(x: T) -> T:
     found = []
     for i, row in enumerate(x):

@@ -2,19 +2,20 @@
 `torch.split`, `tolist`.
 """
 
-# Arguments are whatever the model's Python has; not every stand-in needs the runtime.
-# ruff: noqa: ARG001
+# Arguments are whatever the model's Python has.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ingot.capture import scalars
 from ingot.capture.lists import Rows, TracedList
+from ingot.capture.objects import is_a
 from ingot.capture.request import recorder
 from ingot.capture.runs import Many, join
 from ingot.capture.standins.sequences import list_
@@ -25,6 +26,15 @@ from ingot.capture.words import counted
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
+
+
+def _holds_grown(data: Any) -> bool:
+    """Whether lists or tuples of any depth hold a list as long as data says."""
+    if is_a(data, TracedList) and not data.known:
+        return True
+    if is_a(data, (list, tuple)):
+        return any(map(_holds_grown, list.__iter__(data) if is_a(data, list) else data))
+    return False
 
 
 @stands_for(torch.as_tensor)
@@ -45,6 +55,10 @@ def tensor_(
         dtype = torch.get_default_dtype() if dtype is None and kind is float else dtype
         return rows if dtype is None else rows.to(dtype)
     data = counted(data.parts() if isinstance(data, TracedList) else data)
+    if _holds_grown(data):  # torch wants them equally long, and so does stack
+        rows = [tensor_(rt, v, dtype=dtype) for v in data]
+        wide = functools.reduce(torch.promote_types, (r.dtype for r in rows))
+        return torch.stack([r.to(wide) for r in rows])
     if made_of_symbols(data) or has_tensors(data):
         return tensor_of(data, dtype)
     return torch.tensor(data, dtype=dtype, device=device, **kwargs)
