@@ -49,3 +49,19 @@ def test_without_full_rank() -> None:
     parity(lambda a, b: torch.linalg.lstsq(a, b).solution, (a, R(5, 2)), tolerance=1e-4, dynamic_shapes=None)
     with pytest.raises(ExportError, match="driver='gels'"):
         capture(lambda a, b: torch.linalg.lstsq(a, b).residuals, (R(5, 3), R(5, 2)), dynamic_shapes=None)
+
+
+def test_equations_that_data_counts() -> None:
+    """As many as unknowns, or more: which of them, only the run knows."""
+
+    def fitted(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        inside = x > 0
+        equations = torch.stack([x[inside], torch.ones(int(inside.sum()))], 1)
+        if equations.shape[0] < 2:
+            return torch.zeros(2)
+        return torch.linalg.lstsq(equations, y[inside].unsqueeze(1)).solution[:, 0]
+
+    def drawn(inside: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.cat([torch.arange(1.0, inside + 1), -torch.ones(6 - inside)]), R(6)
+
+    parity(fitted, drawn(4), *(drawn(n) for n in (0, 1, 2, 3, 6)), tolerance=1e-4)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ingot.capture.aten.linalg import bound
 from ingot.capture.aten.loops import loop
@@ -237,10 +238,20 @@ def _is_vector(a: Tensor, b: Tensor) -> bool:
     return b.dim() == 1 or b.dim() == a.dim() - 1
 
 
+def _is_tall(a: Tensor, driver: str | None) -> bool:
+    """Whether there are more equations than unknowns, or may be. Residuals alone depend on it, and those of
+    other drivers than gels are refused then: no question to sizes that leave it open.
+    """
+    rows, columns = a.shape[-2:]
+    if driver == "gels":
+        return bool(rows > columns)
+    return not statically_known_true(rows <= columns)
+
+
 def _fake_lstsq(input: Tensor, b: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
     batch, (rows, columns) = list(input.shape[:-2]), input.shape[-2:]
     sides = [] if _is_vector(input, b) else [b.shape[-1]]
-    of_residuals = [*batch, *(sides or [1])] if rows > columns else [0]
+    of_residuals = [*batch, *(sides or [1])] if _is_tall(input, driver) else [0]
     fewest: Any = torch.sym_min(rows, columns)
     of_values = [*batch, fewest] if driver in ("gelsd", "gelss") else [0]
     rank = input.new_empty([0] if driver == "gels" else batch, dtype=torch.int64)
@@ -282,7 +293,7 @@ def lstsq(
         "torch.linalg.lstsq has residuals only where the rank is full, which the run alone knows with "
         f"driver={driver!r}. Use driver='gels', or compute them from the solution."
     )
-    plain, tall = driver == "gels", bool(input.shape[-2] > input.shape[-1])
+    plain, tall = driver == "gels", _is_tall(input, driver)
     return [
         solution,
         (residuals if plain else refused) if tall else none,
