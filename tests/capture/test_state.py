@@ -229,6 +229,27 @@ def test_state_that_no_input_can_be_is_refused() -> None:
             assert __file__ in str(error.value)
 
 
+def test_a_word_that_data_chooses_is_refused_in_words() -> None:
+    """No input can be text; a number in its place is state."""
+
+    class Switch(nn.Module):
+        def __init__(self, states: tuple[Any, Any]) -> None:
+            super().__init__()
+            self.states, self.state = states, states[0]
+
+        def forward(self, x: T) -> T:
+            if x.sum() > 0:
+                self.state = self.states[1]
+            return x * 2 if self.state == self.states[1] else x
+
+    with pytest.raises(ExportError, match=r"leaves 'on' or 'off' in 'state', as data decides"):
+        capture(Switch(("off", "on")), (torch.ones(3),), state="inputs")
+    session = ingot.Stateful(ingot.export(Switch((0, 1)), (torch.ones(3),), state="inputs"))
+    for x, factor in ((-1.0, 1), (1.0, 2), (-1.0, 2)):
+        (y,) = session.run(None, {"x": np.full(3, x, np.float32)})
+        np.testing.assert_array_equal(y, np.full(3, x * factor))
+
+
 @pytest.mark.parametrize("largest", [True, False])
 def test_no_value_is_as_good_as_none_that_serves_for_some_signs_alone(largest: bool) -> None:
     """The largest so far begins with 0 as well as with nothing, until all numbers are below."""

@@ -800,4 +800,6 @@ def describe(x: Any) -> str:
         return f"a {type(x).__name__} of {len(x)}"
     if isinstance(x, Undecided):
         return "a list as long as data says" if isinstance(x, Rows) else "something that data decides"
+    if isinstance(x, TracedDict):
+        return "a dict that data has changed"
     return "None" if x is None else f"a {type(x).__name__}{' that holds itself' * structure.holds_itself(x)}"

@@ -14,6 +14,7 @@ from ingot.capture.assume import Assumption
 from ingot.capture.chance import watching, written
 from ingot.capture.clocks import watching_clocks
 from ingot.capture.graph import elements_decide
+from ingot.capture.merge import describe
 from ingot.capture.mutable import Contents
 from ingot.capture.positions import Later, gives_passed, is_kind
 from ingot.capture.record import Recorder
@@ -23,6 +24,7 @@ from ingot.capture.size_symbols import StaleRead
 from ingot.capture.state import Change, Snapshot, StateMatters, StateSpec, in_words
 from ingot.capture.texts import watched_texts
 from ingot.capture.where import raise_if_ours
+from ingot.capture.words import Word
 from ingot.errors import DataDependentError, ExportError
 
 
@@ -80,6 +82,14 @@ def leftovers(
             "Make every module in `__init__`, and choose among them in forward."
         )
     plain = [c for c in changes if not isinstance(c.after, (torch.Tensor, *Symbolic))]
+    chosen = next((c for c in plain if isinstance(c.after, Word)), None)
+    if chosen is not None:
+        raise ExportError(
+            f"{where[chosen.label]}\n"
+            f"forward leaves {describe(chosen.after)} in {chosen.label!r}, as data decides, and the next "
+            "call is another model for it: state that outlives the call, and no input can be text or of an "
+            'enum. Keep a number there, one for each of them, and export with state="inputs".'
+        )
     if plain and len(plain) == len(changes):
         raise ExportError(
             f"{where[plain[0].label]}\n"
