@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import ingot
+from tests.capture.support import OrtError, ort_runner, parity
 
 
 def test_a_check_of_all_elements_is_in_the_graph() -> None:
@@ -53,3 +54,20 @@ def test_a_mask_that_data_makes_none() -> None:
     program = ingot.export(module, (q, torch.ones(5, 5)))
     for mask in (torch.eye(5), -torch.eye(5), torch.zeros(5, 5)):
         torch.testing.assert_close(torch.from_numpy(program(q, mask)), module(q, mask))
+
+
+def test_an_error_may_say_numbers_of_data() -> None:
+    """They stand in the check's text as an ellipsis, whatever format they are given."""
+
+    def pairs(x: torch.Tensor) -> torch.Tensor:
+        kept, most = x[x[:, 0] > 0], x.max().item()
+        if kept.shape[0] % 2:
+            raise ValueError(f"{kept.shape[0]:5d} rows of {x.shape[1]}, up to {most:.2f} or {most * 2!r}")
+        return kept.reshape(2, -1)
+
+    even, odd = torch.tensor([[1.0, 2], [2, 3], [-1, 0]]), torch.tensor([[1.0, 2], [-2, 3], [-1, 0]])
+    captured = parity(pairs, (even,), (even.repeat(3, 2),), (-even[:2],))
+    said = [a.what for a in captured.assumptions if a.kind == "condition"]
+    assert said == ["not ValueError(… rows of 2, up to … or …): `if kept.shape[0] % 2:`"]
+    with pytest.raises(OrtError):
+        ort_runner(captured.model)({"x": odd.numpy()}, captured.output_names)

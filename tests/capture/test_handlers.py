@@ -152,7 +152,7 @@ def heads(x: torch.Tensor, at: int) -> torch.Tensor:
     """As einops takes an axis apart, and says more of what went wrong."""
     try:
         if x.shape[0] % at:
-            raise OfALibrary(f"rows are no {at} parts")
+            raise OfALibrary(f"{x.shape[0]:5d} rows are no {at} parts")
         return x.reshape(at, x.shape[0] // at, x.shape[1])
     except OfALibrary as error:
         raise OfALibrary("while taking rows apart") from error

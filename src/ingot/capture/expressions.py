@@ -110,6 +110,7 @@ class Expressions(ast.NodeTransformer):
 
     def __init__(self, function: Function) -> None:
         self.function = function
+        self.raises = False  # whether this is an error that is raised
 
     def visit(self, node: ast.AST) -> ast.AST:
         made = super().visit(node)
@@ -276,6 +277,10 @@ class Expressions(ast.NodeTransformer):
             "shown", self.visited(node.func), thunk(plain, function, RUNTIME), thunk(staged, function)
         )
 
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        self.raises = True
+        return self.generic_visit(node)
+
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
         self.generic_visit(node)
         parts = [v for v in node.values if isinstance(v, ast.FormattedValue)]
@@ -285,7 +290,7 @@ class Expressions(ast.NodeTransformer):
         return call("formatted", thunk(node, *names), *values)
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
-        node.value = call("text", self.function.expression(node.value))
+        node.value = call("told" if self.raises else "text", self.function.expression(node.value))
         if node.format_spec is not None:  # which stays a string with values in it
             self.generic_visit(node.format_spec)
         return node

@@ -68,6 +68,7 @@ from ingot.capture.scope import inside
 from ingot.capture.sets import TracedSet, set_of
 from ingot.capture.sources import codes_in
 from ingot.capture.standins import calls, sequences, subscripts, table, values
+from ingot.capture.texts import UNTOLD
 from ingot.capture.told import opened, told
 from ingot.capture.where import (
     NO_SOURCE,
@@ -469,6 +470,11 @@ class Runtime:
         if is_a(value, Symbolic) and depends_on_data(recorder(), recorder().env.expr(value)):
             cannot_wait("writes a number that data decides into a string")
         return value
+
+    def told(self, value: Any) -> Any:
+        """A value on its way into what an error says, which no output has."""
+        of_data = is_a(value, Symbolic) and depends_on_data(recorder(), recorder().env.expr(value))
+        return UNTOLD if of_data else value
 
     def formatted(self, write: Callable[..., str], *values: Any) -> Any:
         """An f-string of these values."""

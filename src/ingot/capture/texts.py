@@ -25,6 +25,21 @@ _NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _METHODS = ("__repr__", "__str__", "__format__")
 
 
+class _Untold:
+    """Stands in an error's text for a number that only the run knows."""
+
+    def __str__(self) -> str:
+        return "…"
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return "…"
+
+
+UNTOLD = _Untold()
+
+
 class Texts:
     """The lines that wrote a size or tensor into a string."""
 
