@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ingot.capture.choice import Maybe, perhaps
+from ingot.capture.lists import TracedList
 from ingot.capture.merge import UNBOUND, describe, plainly_equal
 from ingot.capture.mixed import Number, either, may_stand_for, number_of
 from ingot.capture.objects import is_of_attributes
@@ -149,7 +150,7 @@ class Forms:
             return self.of(now, after)
         if kind is None:
             parts, more = parts_in(start), parts_in(now)
-            if not parts or not alike(start, now):
+            if not parts or not _made_alike(start, now):
                 raise refused(what, f"{describe(start)} before a round and {describe(now)} after it")
             pairs = zip(parts, more, strict=True)
             return rebuilt(start, [self._between(a, b, what) for a, b in pairs])
@@ -215,7 +216,7 @@ class Forms:
                 now = perhaps(now, UNBOUND)
                 now = Maybe(now.ingot_is_none, form.ingot_value) if now.ingot_value is UNBOUND else now
             parts, forms = parts_in(now), parts_in(form)
-            if not alike(now, form):
+            if not _made_alike(now, form):
                 raise refused(what, f"{describe(now)} after a round")
             wider = [self.widened(f, v, what) for f, v in zip(forms, parts, strict=True)]
             if all(w is f for w, f in zip(wider, forms, strict=True)):
@@ -267,6 +268,17 @@ def _identical(g: Recorder, a: Any, b: Any) -> bool:
     if parts is not None and more is not None:
         return alike(a, b) and all(_identical(g, x, y) for x, y in zip(parts, more, strict=True))
     return not isinstance(a, set) and plainly_equal(a, b)
+
+
+def _made_alike(a: Any, b: Any) -> bool:
+    """Whether two values are made in the same way; of lists it does not matter whether rewritten code made
+    them.
+    """
+    kinds = (list, TracedList)
+    if type(a) not in kinds or type(b) not in kinds or type(a) is type(b):
+        return alike(a, b)
+    known = all(x.known for x in (a, b) if isinstance(x, TracedList))
+    return known and list.__len__(a) == list.__len__(b)
 
 
 def parts_in(x: Any) -> list[Any]:

@@ -51,11 +51,10 @@ from ingot.capture.scalars import DTYPE, Symbolic, kind_of, note_kinds, number, 
 from ingot.capture.scope import Scope, inside
 from ingot.capture.sharing import Carried, link_each, lose, reach
 from ingot.capture.structure import inside as inside_of
-from ingot.capture.structure import parts_of, rebuilt, settled
+from ingot.capture.structure import parts_of, rebuilt, settled_in_tuples
 from ingot.capture.tensors import dtype_of
 from ingot.capture.watched import Whole
 from ingot.capture.where import quoted_line
-from ingot.capture.words import Word
 from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
 
@@ -369,10 +368,8 @@ class Loop:
 
     def _left(self, place: Place) -> Any:
         """What a round leaves in a place; of containers that the round makes, what is in them."""
-        now = place.get()
-        if isinstance(now, Word) and Options.of([now], self.held.has) is None:
-            now = settled(now)
-        elif isinstance(now, TracedList) and self._is_run(place, now):
+        now = settled_in_tuples(place.get(), lambda word: Options.of([word], self.held.has) is not None)
+        if isinstance(now, TracedList) and self._is_run(place, now):
             now = self._as_run(now, place)
         place.put(now)
         return now

@@ -142,6 +142,19 @@ def _settled(x: Any, around: Collection[int]) -> Any:
     return x if all(a is b for a, b in zip(parts, new, strict=True)) else rebuilt(x, new)
 
 
+def settled_in_tuples(x: Any, lasts: Callable[[Any], bool]) -> Any:
+    """The same of a value, and of what is in tuples, which nobody can change; containers that a condition
+    chooses stay where that one `lasts`.
+    """
+    if is_a(x, Word):
+        return x if lasts(x) else settled(x)
+    if not is_a(x, tuple) or not ACTIVE.words:
+        return x
+    parts = parts_of(x) or []
+    new = [settled_in_tuples(v, lasts) for v in parts]
+    return x if all(a is b for a, b in zip(parts, new, strict=True)) else rebuilt(x, new)
+
+
 def _copied(x: Any) -> Any:
     """A container of its own with what is in this one."""
     if is_a(x, list):

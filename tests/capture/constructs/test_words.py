@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -373,6 +374,44 @@ def counter_of_a_size(x: T) -> T:
     counts = {"one": 0, "many": 0}
     counts["one" if x.shape[0] == 1 else "many"] += 1
     return x * counts["one"] - counts["many"]
+
+
+class Step(NamedTuple):
+    y: T
+    time: T
+    width: T
+    line: list[T]
+
+
+@case(
+    *(
+        (random(n, 3) * by, torch.tensor(end))
+        for n, by, end in ((2, 1, 1.0), (4, 5, 2.0), (1, 1, -1.0), (3, 9, 0.1))
+    )
+)
+class StepsAsWideAsTheErrorAllows(nn.Module):
+    """A list in a tuple is a new one where a step is taken, and the one before where it is not."""
+
+    state: Step
+
+    def take(self, step: Step) -> Step:
+        y, time, width, line = step
+        whole, middle = y - width * y.sin(), y - width / 2 * y.sin()
+        halves = middle - width / 2 * middle.sin()
+        error = (whole - halves).abs().max()
+        if error <= 0.05:
+            end, line = time + width, [y, (halves - y) / width]
+            y = halves
+        else:
+            end = time
+        return Step(y, end, width * (0.04 / (error + 1e-6)).clamp(0.3, 2.0), line)
+
+    def forward(self, y: T, end: T) -> tuple[T, T]:
+        self.state = Step(y, torch.tensor(0.0), torch.tensor(0.5), [y] * 2)
+        while end > self.state.time:
+            self.state = self.take(self.state)
+        start, slope = self.state.line
+        return start + slope * (self.state.time - end), self.state.time
 
 
 @case.parametrize()
