@@ -286,6 +286,20 @@ def test_into_tensors_that_are_given() -> None:
     parity(function, (torch.randn(3, 4), torch.randn(3, 4)), (torch.randn(2, 5), torch.randn(2, 5)))
 
 
+def test_into_a_part_as_long_as_data_says() -> None:
+    """Where each group of rows begins: `out=` is a part that is as long as the counts, which data makes."""
+
+    def function(x: T, group: T) -> tuple[T, T]:
+        counts = torch.zeros(int(group.max()) + 1).scatter_add_(0, group, torch.ones(group.shape[0]))
+        begins = counts.new_empty(counts.size(0) + 1)
+        begins.narrow(0, 0, 1).zero_()
+        torch.cumsum(counts, 0, out=begins.narrow(0, 1, counts.size(0)))
+        return x - begins[group][:, None], begins
+
+    calls = [(torch.randn(len(group), 3), torch.tensor(group)) for group in ([0, 1, 1], [4, 0], [0], [2, 2])]
+    parity(function, *calls)  # type: ignore[arg-type]
+
+
 def test_into_a_tensor_of_another_size() -> None:
     """torch makes it as large as the result."""
 

@@ -425,9 +425,15 @@ def narrow(tensor: Any, dim: int, start: Any, length: Any) -> Any:
     start, length = (n.item() if isinstance(n, torch.Tensor) else n for n in (start, length))
     if isinstance(start, torch.SymInt) and recorder().env.of_inputs(start):
         start = recorder().env.derive(from_start(recorder(), start, tensor.shape[dim]))
-    if any(recorder().env.of_data(recorder().env.expr(n)) for n in (start, length)):
-        _require_within(start, length, tensor.shape[dim])
-    return torch.narrow(tensor, dim, start, length)
+    env = recorder().env
+    if not any(env.of_data(env.expr(n)) for n in (start, length)):
+        return torch.narrow(tensor, dim, start, length)
+    _require_within(start, length, tensor.shape[dim])
+    made = torch.narrow(tensor, dim, start, length)
+    kept = env.expr(made.shape[dim])
+    if kept.is_Symbol and env.of_data(kept):  # a slice's, which could be shorter
+        env.put(kept, env.expr(length))
+    return made
 
 
 def _require_within(start: Any, length: Any, size: Any) -> None:
