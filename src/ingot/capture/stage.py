@@ -16,6 +16,7 @@ import dis
 import enum
 import functools
 import inspect
+import math
 import operator
 import sys
 from collections import deque
@@ -409,6 +410,8 @@ class Runtime:
             require_may_grow(owner, *args)
         if is_a(function, Maybe):
             function = present(function)
+        if (sizes := _counted(function)) is not None:
+            return math.prod(sizes)
         given, g = (*args, *kwargs.values()), ACTIVE.recorder
         if ACTIVE.words and any(is_a(v, Word) for a in given for v in structure.inside(a)):
             _must_understand(function)
@@ -727,3 +730,9 @@ def _code_of(function: Any) -> Any:
         target = target.forward
     target = getattr(target, "__func__", target)
     return getattr(target, "__code__", None)
+
+
+def _counted(function: Any) -> torch.Size | None:
+    """The sizes of which it is the method `numel`, which would fix each of them."""
+    counts = isinstance(function, BuiltinMethodType) and function.__name__ == "numel"
+    return function.__self__ if counts and isinstance(function.__self__, torch.Size) else None

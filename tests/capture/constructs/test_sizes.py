@@ -46,6 +46,18 @@ def bits_of_a_number(x: T) -> T:
     return x[: (int(x.sum().item()) & 1) + 1]
 
 
+@case(*((random(n, 3), random(m)) for n, m in ((2, 4), (5, 1), (1, 1), (0, 2))))
+def elements_of_shapes(x: T, y: T) -> list[T]:
+    shapes = [v.shape for v in (x, y)]
+    flat = torch.cat([v.reshape(-1) for v in (x, y)]).tanh()
+    parts, total = [], 0
+    for shape in shapes:
+        end = total + shape.numel()
+        parts.append(flat[total:end].view(*shape))
+        total = end
+    return parts
+
+
 @case(*ROWS)
 def branch_on_an_empty_tensor(x: T) -> T:
     if x.shape[0] == 0:
