@@ -37,7 +37,8 @@ _NONE = _Changes()
 
 def mark(function: ast.FunctionDef) -> None:
     """Mark the generators that have to be gone through as late as Python does."""
-    _Generators(function).block(function.body, _NONE)
+    if any(isinstance(n, ast.GeneratorExp) for n in ast.walk(function)):
+        _Generators(function).block(function.body, _NONE)
 
 
 def is_late(node: ast.GeneratorExp) -> bool:
@@ -86,8 +87,10 @@ class _Generators:
 
     def block(self, statements: Sequence[ast.stmt], after: _Changes) -> None:
         """after: what happens behind these statements while their generators may be there"""
-        for at, s in enumerate(statements):
-            self.statement(s, self.changes(statements[at + 1 :]) | after)
+        after |= self.of_functions
+        for s in reversed(statements):
+            self.statement(s, after)
+            after |= self.changes([s])
 
     def statement(self, s: ast.stmt, after: _Changes) -> None:
         if isinstance(s, (*FUNCTIONS, ast.ClassDef)):

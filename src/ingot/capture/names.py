@@ -9,14 +9,17 @@ from collections.abc import Iterator, Sequence
 
 FUNCTIONS = (ast.FunctionDef, ast.Lambda, ast.AsyncFunctionDef)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+_SCOPES = (*FUNCTIONS, ast.ClassDef)
 
 
 def walk_scope(node: ast.AST) -> Iterator[ast.AST]:
     """Everything below a node, without entering functions and classes."""
-    for child in ast.iter_child_nodes(node):
+    todo = [*ast.iter_child_nodes(node)][::-1]
+    while todo:
+        child = todo.pop()
         yield child
-        if not isinstance(child, (*FUNCTIONS, ast.ClassDef)):
-            yield from walk_scope(child)
+        if not isinstance(child, _SCOPES):
+            todo += [*ast.iter_child_nodes(child)][::-1]
 
 
 def written(nodes: Sequence[ast.AST]) -> list[str]:
@@ -34,7 +37,8 @@ def written(nodes: Sequence[ast.AST]) -> list[str]:
                 found[n.name] = None
             elif isinstance(n, ast.MatchMapping) and n.rest:
                 found[n.rest] = None
-    return [v for v in found if v not in _only_in_comprehensions(nodes)]
+    elsewhere = _only_in_comprehensions(nodes)
+    return [v for v in found if v not in elsewhere]
 
 
 def _only_in_comprehensions(nodes: Sequence[ast.AST]) -> set[str]:

@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -192,11 +192,11 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             *others,
             *after.lost,
         ]
-        return Recording(
+        made = Recording(
             model,
             recorder.env,
             recorder,
-            after.structure(recorder, run.output),
+            run.output,
             names[: len(names) - len(after.left)],
             {name: x.path for name, x in zip(names[len(names) - len(after.left) :], after.left, strict=True)},
             {before: name for before, name in carried.items() if before in used},
@@ -205,6 +205,8 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
             list(call.states),
             call.begins,
         )
+    # Behind the rewriting: the classes of what the model returns are made of it, and may be its own.
+    return replace(made, output=after.structure(recorder, run.output))
 
 
 def _globals_of(function: Any) -> list[Globals]:

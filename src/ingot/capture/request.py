@@ -124,7 +124,8 @@ class Marks:
         if not before:
             self.asking = [code for code in codes if any(map(asks_what_is_same, codes_in(code)))]
         if self.everywhere and not before:
-            new += [self.add(key, True) for code in (*codes, *makers) for key in rewritable(code)]
+            by_file = sorted((*codes, *makers), key=lambda code: code.co_filename)  # of which few are parsed
+            new += [self.add(key, True) for code in by_file for key in rewritable(code)]
         return any(new)
 
     def take_everything(self) -> None:

@@ -30,7 +30,7 @@ def swapped(marks: Sequence[Key], apart: Sequence[Key] = ()) -> Generator[None]:
     wanted = set(marks), set(apart)
     try:
         found = _owners(marks)
-        for mark, owners in found.items():
+        for mark, owners in sorted(found.items(), key=lambda item: item[0].file):  # of which few are parsed
             if not owners:
                 raise ExportError(
                     f"{mark.file}:{mark.line}: {mark.name} depends on data, and no function that is "

@@ -81,6 +81,24 @@ def loop_makes_dataclasses_that_are_dicts(x: T) -> T:
     return o["value"] + o.value
 
 
+class Kept:
+    """Where a branch may leave something: all code that may ask for it is rewritten."""
+
+    def __init__(self) -> None:
+        self.v: T | None = None
+
+
+@case(*SIGNS)
+def returns_a_dataclass_that_is_a_dict(x: T) -> Scored:
+    kept = Kept()
+    if x.sum() > 0:
+        kept.v = x * 2
+    y = x * 3
+    if kept.v is not None:
+        y = kept.v + 1
+    return Scored(y, x.sum())
+
+
 @dataclass
 class Linked:
     name: str = "ab"
