@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sympy
 
-from ingot.capture.path import NeverTaken, assuming
+from ingot.capture.path import NeverTaken, assuming, taken_apart
 from ingot.capture.sizes import SizeEnv
 
 
@@ -41,3 +41,23 @@ def test_where_no_size_is_found_each_look_says_so() -> None:
         with assuming(env, whole), pytest.raises(NeverTaken), assuming(env, longer):
             pytest.fail("a text of more than 6 fits into 6")
         assert [env.value(env.expr(d)) for d in (past, text)] == [4, 3], "the hints are not those before"
+
+
+def test_sizes_that_are_equal_by_chance_are_taken_apart_once() -> None:
+    """Tokens that are as many as a filter has taps: nothing does with one token and one tap."""
+    env = SizeEnv()
+    tokens, taps, rows = (env.new_dim(name, hint) for name, hint in (("tokens", 4), ("taps", 4), ("rows", 2)))
+    one = sympy.Eq(env.expr(tokens), 1)
+
+    def found() -> list[int]:
+        before = env.saved()
+        with assuming(env, one):
+            hints = [int(env.hints[env.expr(d)]) for d in (taps, rows)]
+        env.restore(before)
+        return hints
+
+    assert not taken_apart(env, one), "no sizes were looked for yet"
+    assert found() == [1, 2]
+    assert taken_apart(env, one)
+    assert found() == [4, 2]
+    assert not taken_apart(env, one), "there are no others"

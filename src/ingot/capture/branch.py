@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from ingot.capture.containers import Containers, is_among, kept, merged
 from ingot.capture.handlers import inside_try
 from ingot.capture.merge import UNBOUND, Filled, Merger, Side, Unmergeable, nothing_follows
 from ingot.capture.objects import is_a
+from ingot.capture.path import taken_apart
 from ingot.capture.request import ACTIVE, functions, place, refuse
 from ingot.capture.scalars import depends_on_data
 from ingot.capture.scope import inside
@@ -29,7 +31,7 @@ from ingot.capture.sharing import lose
 from ingot.capture.structure import inside as inside_of
 from ingot.capture.where import is_formula_code, is_user_code, quoted_line
 from ingot.capture.writes import put_value
-from ingot.errors import DataDependentError
+from ingot.errors import DataDependentError, IngotError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -75,12 +77,17 @@ def branch(
     try:
         for block, holds in ((then, True), (other, False)):
             known = about_sizes if holds or about_sizes is None else sympy.Not(about_sizes)
-            _narrow(g, cells, condition, holds)
-            try:
-                sides.append(_recorded(g, block, known, cells, live, held))
-            finally:
-                cells.put(start)
-                held.restore()
+            while len(sides) < (1 if holds else 2):
+                _narrow(g, cells, condition, holds)
+                try:
+                    with contextlib.nullcontext() if known is None else g.attempt():
+                        sides.append(_recorded(g, block, known, cells, live, held))
+                except Exception as error:
+                    if not _fails_by_chance(g, known, error):
+                        raise
+                finally:
+                    cells.put(start)
+                    held.restore()
     finally:
         g.branches.pop()
     first, second = sides
@@ -91,6 +98,17 @@ def branch(
             raise Unmergeable("an error on one side")
         return _one_way(g, test, first, second, then if second.error is not None else other, cells, condition)
     return _merged(g, condition, test, first, second, cells, live, held, start, strict)
+
+
+def _fails_by_chance(g: Recorder, known: Any, error: Exception) -> bool:
+    """Whether a side fails for its sizes, as an operator does, and is to be recorded with others."""
+    if known is None or (isinstance(error, IngotError) and error is not ACTIVE.refusal):
+        return False
+    if not taken_apart(g.env, known):
+        return False
+    if error is ACTIVE.refusal:
+        ACTIVE.refusal = None
+    return True
 
 
 def _taken(g: Recorder, condition: Any) -> bool:

@@ -94,7 +94,7 @@ def _behind(env: SizeEnv, conditions: Iterable[Any]) -> list[sympy.Symbol]:
 def _search_hints(env: SizeEnv) -> None:
     """Sizes of the inputs, few changed, under which every condition of the path holds."""
     own = sorted(env.bases(env.path[-1]), key=str)
-    all_of = set[sympy.Symbol]().union(*map(env.bases, env.path))
+    asked, all_of = _asked(env, env.path)
     others = all_of - {*own, *env.names}
     symbols = [*own, *sorted(others, key=str)][:3]  # what data decides may have to be otherwise
     before = {s: env.hint(s) for s in symbols}
@@ -112,9 +112,12 @@ def _search_hints(env: SizeEnv) -> None:
 
     # Sizes that are equal in the example fit each other, as a mask's length does its text's: they change
     # together.
+    alone = asked in env.unlike
+
     def singles(numbers: Iterable[tuple[Any, int]]) -> Iterator[dict[Any, Any]]:
         for s, n in numbers:
-            for equal in ([t for t in env.names if s in env.names and every[t] == before[s]], []):
+            alike = [t for t in env.names if s in env.names and every[t] == before[s]]
+            for equal in ([],) if alone else (alike, []):
                 yield {**before, **dict.fromkeys(equal, sympy.Integer(n)), s: sympy.Integer(n)}
 
     tried = _numbers(len(symbols))
@@ -124,11 +127,11 @@ def _search_hints(env: SizeEnv) -> None:
         dict(zip(symbols, map(sympy.Integer, numbers), strict=True))
         for numbers in itertools.product(tried, repeat=len(symbols))
     )
-    asked = (*env.path, *((s, env.hint(s)) for s in sorted(all_of, key=str)))
     found = env.fitting.get(asked)
     known = [] if found is None else [found]
     more = several if len(symbols) > 1 else ()
-    for trial in () if found == {} else itertools.chain(known, few, more, many, _tied(env, own, every)):
+    trials = itertools.chain(known, few, more, many, _tied(env, own, every, alone))
+    for trial in () if found == {} else trials:
         if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
             continue
         env.hints.update({**every, **trial})
@@ -143,8 +146,29 @@ def _search_hints(env: SizeEnv) -> None:
     raise NeverTaken(f"no sizes were found for which {env.path[-1]} holds")
 
 
+def _asked(env: SizeEnv, path: Sequence[Any]) -> tuple[Any, set[sympy.Symbol]]:
+    """What sizes are looked for: conditions, with what the sizes are that they are made of; these sizes."""
+    all_of = set[sympy.Symbol]().union(*map(env.bases, path))
+    return (*path, *((s, env.hint(s)) for s in sorted(all_of, key=str))), all_of
+
+
+def taken_apart(env: SizeEnv, condition: Any) -> bool:
+    """Something fails for the sizes that were found for a condition: whether others will be looked for, as
+    those that are equal in the example may be so by chance, tokens that are as many as a filter has taps.
+    """
+    if not env.fitting or any(s in env.stale for s in env.bases(condition)):
+        return False
+    asked, all_of = _asked(env, (*env.path, condition))
+    moved = [s for s, n in env.fitting.get(asked, {}).items() if s not in all_of and n != env.hint(s)]
+    if asked in env.unlike or not moved:
+        return False
+    env.unlike.add(asked)
+    del env.fitting[asked]
+    return True
+
+
 def _tied(
-    env: SizeEnv, own: Sequence[sympy.Symbol], every: Mapping[Any, Any]
+    env: SizeEnv, own: Sequence[sympy.Symbol], every: Mapping[Any, Any], alone: bool
 ) -> Iterator[dict[sympy.Symbol, Any]]:
     """Sizes for which the last condition of the path holds, with others for those that one before ties to
     them: where a past and a text are longer than a window, a text of one token wants a longer past.
@@ -155,7 +179,8 @@ def _tied(
     if len(symbols) == len(own) or not all(s in env.names for s in own):
         return
     numbers = list(map(sympy.Integer, (*_numbers(len(symbols)), *(_LARGE if len(symbols) < 3 else ()))))
-    equal = {s: [t for t in env.names if every[t] == every[s] and t not in symbols] for s in symbols}
+    together = [] if alone else env.names
+    equal = {s: [t for t in together if every[t] == every[s] and t not in symbols] for s in symbols}
     for mine in itertools.product(numbers, repeat=len(own)):
         env.hints.update(zip(own, mine, strict=True))
         if not _hold(env, env.path[-1:]):

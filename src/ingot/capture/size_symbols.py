@@ -75,6 +75,7 @@ class SizeSymbols(ShapeEnv):
         self.moment = Moment()  # another one whenever something else is known of the sizes
         self.decided: dict[Any, Any] = {}
         self.fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path and those before
+        self.unlike: set[Any] = set()  # of these, what sizes that are equal in the example did not do for
         here = self._get_sloc()
         self._declared_here = ValueRangesSLoc(here, here)
         self._replace: dict[Any, Any] = {}

@@ -16,6 +16,7 @@ from torch import nn
 from ingot.capture.attempt import capture
 from ingot.errors import DataDependentError
 from tests.capture.constructs.support import Case, Cases, T, check, lengths, random
+from tests.capture.support import parity
 
 case = Cases()
 ROWS = [random(n, 3, seed=n) for n in (5, 0, 1, 2, 3, 4, 8, 9)]
@@ -490,3 +491,26 @@ def test_what_torch_refuses_in_its_python_is_not_caught() -> None:
 
     with pytest.raises(DataDependentError, match=r"(?s)This fails for some sizes \(input has inconsistent"):
         capture(cell, (random(2, 3), random(9, 4)))
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_as_many_tokens_as_a_filter_has_taps_may_be_one(caught: bool) -> None:
+    """The example's tokens, and those that are kept for the filter, are four each by chance: one token is
+    filtered with the kept ones, whether a wrapper of the model's catches errors or not.
+    """
+    taps = random(3, 1, 4)
+
+    def filtered(x: T, kept: T) -> T:
+        if x.shape[-1] == 1:
+            return F.conv1d(torch.cat([kept, x], -1), taps, groups=3)[..., -1:] * 2
+        return x + kept.mean(-1, keepdim=True)
+
+    def wrapped(x: T, kept: T) -> T:
+        try:
+            return filtered(x, kept)
+        except RuntimeError as error:
+            raise ValueError("too few of both") from error
+
+    inputs = [(random(2, 3, n), random(2, 3, m)) for n, m in ((4, 4), (1, 4), (7, 4), (1, 3), (2, 5))]
+    captured = parity(wrapped if caught else filtered, *inputs)
+    assert not [a for a in captured.assumptions if a.kind == "branch"], "one side is left out"
