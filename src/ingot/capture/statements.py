@@ -17,7 +17,7 @@ from ingot.capture.names import (
     captured,
     evaluated_names,
     first_read,
-    live_before,
+    live_behind,
     read,
     stops_of,
     walk_scope,
@@ -133,9 +133,8 @@ class Function:
     def block(self, statements: Sequence[ast.stmt], after: set[str]) -> list[ast.stmt]:
         """The statements rewritten; `after` are the variables that matter behind them."""
         out: list[ast.stmt] = []
-        for at, s in enumerate(statements):
-            live = live_before(statements[at + 1 :], after) | self.always_live
-            new = self.statement(s, live)
+        for s, live in zip(statements, live_behind(statements, after), strict=True):
+            new = self.statement(s, live | self.always_live)
             for n in new:
                 ast.fix_missing_locations(ast.copy_location(n, s))
             out += new
