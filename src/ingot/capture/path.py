@@ -16,6 +16,7 @@ import sympy
 
 from ingot.capture.size_symbols import UNDEFINED
 from ingot.capture.sizes import SizeEnv
+from ingot.capture.solving import solved
 
 _TRIED = (*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0)
 _LARGE = [1 << k for k in range(11, 21)]  # beyond tables of positions
@@ -130,7 +131,8 @@ def _search_hints(env: SizeEnv) -> None:
     found = env.fitting.get(asked)
     known = [] if found is None else [found]
     more = several if len(symbols) > 1 else ()
-    trials = itertools.chain(known, few, more, many, _tied(env, own, every, alone))
+    computed = solved(_whole(env), before, _numbers(len(symbols)))
+    trials = itertools.chain(known, few, computed, more, many, _tied(env, own, every, alone))
     for trial in () if found == {} else trials:
         if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
             continue
@@ -165,6 +167,14 @@ def taken_apart(env: SizeEnv, condition: Any) -> bool:
     env.unlike.add(asked)
     del env.fitting[asked]
     return True
+
+
+def _whole(env: SizeEnv) -> Any:
+    """The last condition of the path, over sizes without definitions."""
+    condition = env.path[-1]
+    while found := condition.free_symbols & env.definitions.keys():
+        condition = condition.xreplace({s: env.definitions[s] for s in found})
+    return condition
 
 
 def _tied(

@@ -21,6 +21,7 @@ import torch
 
 from ingot.capture.sample import LONGEST, allowed, free_sizes, sampled_inputs, sizes_of, within
 from ingot.capture.sides import Side, Taken
+from ingot.capture.solving import solved
 from ingot.errors import IngotError
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def sizes_taking_other_sides(captured: Capture) -> Iterator[dict[str, int]]:
     for condition in conditions[:_CONDITIONS]:
         holds = condition.xreplace(env.at(example))
         symbols = [s for s in sorted(env.bases(condition), key=str) if s in example][:2]
-        for trial in _near(condition, symbols, example):
+        other = condition if holds == False else sympy.Not(condition)  # noqa: E712  (SymPy objects)
+        for trial in itertools.chain(_near(condition, symbols, example), _computed(other, symbols, example)):
             if any(not within(captured, s, int(n)) for s, n in trial.items()):
                 continue
             known = allowed(captured, example | trial)
@@ -118,6 +120,12 @@ def _near(condition: Any, symbols: Sequence[Any], example: dict[Any, Any]) -> It
             yield {s: sympy.Integer(max(n, 0))}
     for pair in itertools.product(of_all[:12], repeat=2) if len(symbols) == 2 else ():
         yield dict(zip(symbols, map(sympy.Integer, pair), strict=True))
+
+
+def _computed(condition: Any, symbols: Sequence[Any], example: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+    for trial in solved(condition, {s: example[s] for s in symbols}, ()):
+        if all(n <= LONGEST for n in trial.values()):
+            yield trial
 
 
 # -- elements

@@ -52,6 +52,7 @@ from ingot.capture.dicts import TracedDict
 from ingot.capture.intercept import perhaps_none, two_calls
 from ingot.capture.lists import Given, Late, Rows, TracedList, Yields, require_may_grow
 from ingot.capture.objects import is_a, is_user_class
+from ingot.capture.path import NeverTaken
 from ingot.capture.record import Recorder
 from ingot.capture.request import (
     ACTIVE,
@@ -302,9 +303,13 @@ class Runtime:
         split.ask(g, g.env.expr(condition))
         if place() in ACTIVE.marks.recursive:
             return then() if g.env.take(g.env.expr(condition)) else other()
+        fixed = set(g.env.fixed)
         try:
             with g.attempt():
-                return branch(g, condition, test, then, other, names, live, cells)
+                left = branch(g, condition, test, then, other, names, live, cells)
+                if any(g.env.canon(s) != g.env.hint(s) for s in g.env.fixed.keys() - fixed):
+                    raise NeverTaken("a side fits sizes alone that are not the example's")
+                return left
         except Exception as error:  # whatever a side makes of sizes that never take it
             raise_if_ours(error)
             if isinstance(error, Unjoined) and g.env.is_plain(g.env.expr(condition)):

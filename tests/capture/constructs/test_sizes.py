@@ -408,6 +408,24 @@ def row_that_some_lack(x: T) -> T:
     return x + 1 if x.shape[0] < 7 or x[6, 0] > 0 else x
 
 
+PATCHES = torch.randn(31 * 31, 2, generator=torch.Generator().manual_seed(0))
+
+
+def _positions(tokens: int, height: int, width: int) -> T:
+    if tokens == PATCHES.shape[0] and height == width:
+        return PATCHES
+    rows = PATCHES.T.reshape(1, 2, 31, 31)
+    stretched = F.interpolate(rows, size=(height // 4, width // 4), mode="bilinear")
+    return stretched.flatten(2)[0].T
+
+
+@case(*[random(4 * h, 4 * w, seed=h + w) for h, w in ((5, 9), (31, 31), (1, 961), (6, 6))])
+def positions_as_they_are_for_one_size_of_image(x: T) -> T:
+    """Which is none that is usual, nor near the example's: positions are stretched for all others."""
+    tokens = F.avg_pool2d(x.unsqueeze(0), 4).flatten().unsqueeze(1)
+    return tokens + _positions(tokens.shape[0], *x.shape)
+
+
 @case.parametrize()
 def test_sizes(case: Case) -> None:
     """Sizes that the example does not have, 0 and 1 among them."""
