@@ -58,7 +58,7 @@ from ingot.kernels.unique import unique
 from ingot.kernels.units import pack_factor_calls, pack_integers
 from ingot.kernels.winograd import winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
-from ingot.kernels.winograd_tile import SCHEMES
+from ingot.kernels.winograd_scheme import schemes, upright
 from tests.kernels.run import new
 
 # ---- what goes into calls ----------------------------------------------------------------------------------
@@ -219,21 +219,25 @@ def convolutions(machine: Machine) -> Iterator[Call]:
 
 
 def winograds(machine: Machine) -> Iterator[Call]:
-    """Strips with their own input and with a shared one; panels of one vector and two; epilogues."""
+    """Strips with their own input and with a shared one; panels of one vector and two; epilogues; squares,
+    columns and rows.
+    """
     lanes = machine.lanes
     sizes = ((1, 64, 56), (1, 33, 14), (3, 32, 7), (1, 16, 5))
     outers = (lanes, 2 * lanes, 3 * lanes + 1)
-    for (n, inner, size), outer, scheme in itertools.product(sizes, outers, SCHEMES.values()):
-        weights = pack_winograd(ones(outer, inner, 3, 3), scheme, machine)
-        for order in (LAST, FIRST):
+    kernels = ((3, 3), (5, 5), (1, 3), (5, 1))
+    for (n, inner, size), outer, kernel in itertools.product(sizes, outers, kernels):
+        pads = (kernel[0] // 2, kernel[1] // 2) * 2
+        for scheme, order in itertools.product(schemes(upright(kernel)), (LAST, FIRST)):
+            weights = pack_winograd(ones(outer, inner, *kernel), scheme, machine)
             shape = (n, outer, size, size)
             for name in EPILOGUES if inner == 33 else ("none",):
                 end = after(name, shape, 1, order)
                 x = image((n, inner, size, size), order)
                 for dtype in ("float16", "bfloat16") if name == "none" else ():
                     half = new(x.shape, dtype, x.strides)
-                    yield from winograd_conv2d(half, weights, new(shape, dtype), (1,) * 4, None, machine)
-                yield from winograd_conv2d(x, weights, result(name, shape, order), (1,) * 4, end, machine)
+                    yield from winograd_conv2d(half, weights, new(shape, dtype), pads, None, machine)
+                yield from winograd_conv2d(x, weights, result(name, shape, order), pads, end, machine)
 
 
 def slices(machine: Machine) -> Iterator[Call]:

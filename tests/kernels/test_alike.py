@@ -20,7 +20,7 @@ from ingot.kernels.gemm import matmul
 from ingot.kernels.pack import pack_weights
 from ingot.kernels.winograd import winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
-from ingot.kernels.winograd_tile import SCHEMES
+from ingot.kernels.winograd_scheme import schemes
 from tests.kernels.run import new
 
 random = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def part(view: View) -> View:
 
 FILTERS = pack_conv_weights(weights(24, 16, 3, 3), host())
 DEPTHWISE = pack_depthwise(weights(32, 1, 3, 3), host())
-WINOGRAD = pack_winograd(weights(24, 16, 3, 3), SCHEMES[4], host())
+WINOGRAD = pack_winograd(weights(24, 16, 3, 3), schemes((3, 3))[0], host())
 
 
 def _matmul(place: Callable[[View], View]) -> list[Call]:

@@ -15,12 +15,13 @@ def run(
 ) -> np.ndarray:
     """Relu(Conv(Conv 1×1 identity(x), w)): the second convolution reads channels-last memory."""
     channels = x.shape[1]
-    identity = np.eye(channels, dtype=x.dtype)[:, :, None, None]
+    identity = np.eye(channels, dtype=x.dtype).reshape(channels, channels, *[1] * (x.ndim - 2))
+    pads = [taps // 2 for taps in w.shape[2:]] * 2
     dtype = helper.np_dtype_to_tensor_dtype(x.dtype)
     graph = helper.make_graph(
         [
             helper.make_node("Conv", ["x", "i"], ["a"]),
-            helper.make_node("Conv", ["a", "w"], ["b"], pads=[1, 1, 1, 1], **attributes),
+            helper.make_node("Conv", ["a", "w"], ["b"], pads=pads, **attributes),
             helper.make_node("Relu", ["b"], ["y"]),
         ],
         "g",
@@ -38,17 +39,24 @@ def run(
 
 
 def image_and_filters(
-    channels: int, outputs: int, size: int, groups: int = 1
+    channels: int, outputs: int, size: int, groups: int = 1, kernel: tuple[int, ...] = (3, 3)
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Images of so many rows and columns, or lines of as many values."""
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, channels, size, size)).astype(np.float32)
-    return x, rng.standard_normal((outputs, channels // groups, 3, 3)).astype(np.float32)
+    shape = (size, size) if len(kernel) == 2 else (size * size,)
+    x = rng.standard_normal((2, channels, *shape)).astype(np.float32)
+    return x, rng.standard_normal((outputs, channels // groups, *kernel)).astype(np.float32)
 
 
-def test_on_and_off() -> None:
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (3, 1), (1, 5), (1, 7), (3,), (5,), (4,)], ids=str)
+def test_on_and_off(kernel: tuple[int, ...]) -> None:
     """Both are right; they round differently, and no number of threads changes a bit of either."""
-    x, w = image_and_filters(48, 40, 30)
-    want = np.maximum(definition(x, w, (1, 1), (1,) * 4, (1, 1), 1), 0)
+    x, w = image_and_filters(48, 40, 30, kernel=kernel)
+    pads = [taps // 2 for taps in kernel]
+    image, filters = (x, w) if len(kernel) == 2 else (x[:, :, None], w[:, :, None])
+    around = [*([0] if len(kernel) == 1 else []), *pads] * 2
+    want = np.maximum(definition(image, filters, (1, 1), around, (1, 1), 1), 0)
+    want = want if len(kernel) == 2 else want[:, :, 0]
     on, off = run(x, w, True), run(x, w, False)
     for got, bound in ((on, 2e-5), (off, 4e-6)):
         assert np.abs(got - want).max() <= bound * np.abs(want).max()
@@ -57,26 +65,31 @@ def test_on_and_off() -> None:
         np.testing.assert_array_equal(run(x, w, True, threads), on)
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 5), (5,)], ids=str)
 @pytest.mark.parametrize(
     ("channels", "outputs", "groups", "attributes"),
     [
-        (48, 40, 1, {"strides": [2, 2]}),
-        (48, 40, 1, {"dilations": [2, 2]}),
+        (48, 40, 1, {"strides": 2}),
+        (48, 40, 1, {"dilations": 2}),
         (64, 64, 2, {"group": 2}),
         (8, 40, 1, {}),
         (48, 8, 1, {}),
     ],
     ids=["strides", "dilations", "groups", "few inputs", "few outputs"],
 )
-def test_others_are_direct(channels: int, outputs: int, groups: int, attributes: dict[str, object]) -> None:
+def test_others_are_direct(
+    channels: int, outputs: int, groups: int, attributes: dict[str, int], kernel: tuple[int, ...]
+) -> None:
     """They are computed in the same way with the option on and off."""
-    x, w = image_and_filters(channels, outputs, 30, groups)
-    np.testing.assert_array_equal(run(x, w, True, **attributes), run(x, w, False, **attributes))
+    x, w = image_and_filters(channels, outputs, 30, groups, kernel)
+    given = {name: value if name == "group" else [value] * len(kernel) for name, value in attributes.items()}
+    np.testing.assert_array_equal(run(x, w, True, **given), run(x, w, False, **given))
 
 
-def test_half_precision() -> None:
+@pytest.mark.parametrize("kernel", [(3, 3), (5,)], ids=str)
+def test_half_precision(kernel: tuple[int, ...]) -> None:
     """Between its points all is float32, so results differ from the direct ones' by a rounding at most."""
-    x, w = image_and_filters(48, 40, 30)
+    x, w = image_and_filters(48, 40, 30, kernel=kernel)
     x, w = x.astype(np.float16), w.astype(np.float16)
     on, off = (run(x, w, enabled).astype(np.float32) for enabled in (True, False))
     assert np.abs(on - off).max() <= np.finfo(np.float16).eps * np.abs(off).max()

@@ -1,19 +1,22 @@
-"""Winograd's F(4×4, 3×3) and F(2×2, 3×3): 3×3 convolutions of stride 1 with a quarter, or four ninths, of
-the multiplications.
+"""Winograd's convolutions of stride 1: filters of 3×3 with a quarter, or four ninths, of the multiplications,
+five taps of a line with two fifths.
 
-Tiles of 4×4 (or 2×2) output pixels are numbered through all images. A thread takes a strip of them,
-transforms their input to 36 (or 16) points (winograd_tile.py), and for each panel of output channels computes
-at each point a product of matrices [tiles, input channels] × [input channels, panel] on the register tile,
-then transforms what is at the points to the output. Where the transformed input fits half of L2, a panel goes
-through all points; else panels take turns at each, so that what is at a point stays near.
+Tiles of output pixels are numbered through all images. A thread takes a strip of them, transforms their
+input to the points of a scheme (winograd_scheme.py, winograd_tile.py), and for each panel of output channels
+computes at each point a product of matrices [tiles, input channels] × [input channels, panel] on the register
+tile, then transforms what is at the points to the output. Where the transformed input fits half of L2, a
+panel goes through all points; else panels take turns at each, so that what is at a point stays near.
 
     v  [block of input channels][point][tile][lanes]
     m  [panel][tile][point][panel's channels]
     b  [panel][point][input channel][panel's channels]
 
-With 4×4 tiles the result differs from the definition's by 1 to 6e-6 of the largest output (a direct sum in
-float32 by 0.3 to 3e-6, 2×2 tiles by less), and a value that is not finite reaches all outputs of the tiles
-that read it.
+Filters of one row, and those of one dimension, are filters of one column of an image that lies on its side:
+along its other axis there is nothing to transform.
+
+With 4×4 tiles of 3×3 filters the result differs from the definition's by 1 to 6e-6 of the largest output,
+with eight points along a line by 1 to 4e-6 (a direct sum in float32 by 0.3 to 3e-6, fewer points by less),
+and a value that is not finite reaches all outputs of the tiles that read it.
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -56,21 +59,15 @@ from ingot.kernels.made_again import remembered
 from ingot.kernels.pack import check_packable
 from ingot.kernels.reading import fastest_tiles, step_cycles
 from ingot.kernels.winograd_pack import WinogradWeights
-from ingot.kernels.winograd_tile import (
-    INPUT_SLOTS,
-    OUTPUT_SLOTS,
-    SCHEMES,
-    TAPS,
-    Scheme,
-    from_points,
-    to_points,
-)
+from ingot.kernels.winograd_scheme import Scheme, schemes, upright
+from ingot.kernels.winograd_tile import INPUT_SLOTS, OUTPUT_SLOTS, from_points, to_points
 
 _TILES = 16  # of work, at least, where the problem has them
 _STRIP = 24  # tiles that should share a panel of weights, even where v and m take more than their part of L2
 _TOGETHER = 32  # panels, at most, that take turns at a point
 _FEWEST_CHANNELS = 16  # below, most of a vector's lanes or of the time goes to the transforms
-_TRANSFORM_CYCLES = 5.5  # for a vector at a point of a tile, on each side
+#: For a vector at a point of a tile, on each side, by how many axes are transformed.
+_TRANSFORM_CYCLES = {1: 3.0, 2: 5.5}
 _BYTES_A_CYCLE = 5  # from beyond L2
 _APART = 0.25  # of the shorter one of reading and multiplying, which do not go on at the same time
 _MARGIN = 1.1  # faster by so much, or the simpler algorithm is taken
@@ -190,8 +187,9 @@ def winograd_conv2d(
 ) -> list[Call]:
     """Calls that compute out[N, O, Ho, Wo] = epilogue(convolution of x[N, C, H, W] with w), stride 1.
 
-    pads are (top, left, bottom, right), as ONNX has them. Any strides; fast where channels lie side by side.
-    The epilogue's operands are broadcastable to out's shape.
+    pads are (top, left, bottom, right), as ONNX has them. One spatial dimension: x [N, C, W], out [N, O,
+    Wo], pads (left, right). Any strides; fast where channels lie side by side. The epilogue's operands are
+    broadcastable to out's shape.
 
     x and, where no epilogue converts to another dtype, out are float32, float16 or bfloat16; all between is
     float32. Raises ShapeError where the shapes do not fit, UnsupportedOperatorError for another dtype.
@@ -205,19 +203,43 @@ def winograd_calls(
     x: View, w: WinogradWeights, out: View, pads: Sequence[int], epilogue: Epilogue | None, machine: Machine
 ) -> list[Call]:
     """The same for shapes that fit, and an output that has elements."""
-    operands = [v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]
-    forms = _remembered_forms(
-        layout_of(x), layout_of(out), tuple([(v.dtype, v.strides) for v in operands]),
-        None if epilogue is None else epilogue.expression, (pads[0], pads[1]), w.scheme, machine,
-    )  # fmt: skip
-    return calls_of_forms(forms, x, w, out, operands)
+    views, before = stood_up(x, out, pads, epilogue, w.turned)
+    forms = _remembered_forms(*layouts_of(views), expression_of(epilogue), before, w.scheme, machine)
+    return calls_of_forms(forms, views, w)
 
 
-def calls_of_forms(
-    forms: WinogradForms, x: View, w: WinogradWeights, out: View, operands: Sequence[View]
-) -> list[Call]:
-    """The calls. operands: of the epilogue, of the output's shape, or as small as they are."""
+def stood_up(
+    x: View, out: View, pads: Sequence[int], epilogue: Epilogue | None, turned: bool
+) -> tuple[list[View], tuple[int, int]]:
+    """x, out and the epilogue's operands, of out's shape, as images [N, C, H, W], and the padding at their
+    top and left. turned: those for filters of one row, or of one dimension, lie on their sides.
+    """
+    views = [x, out, *[v.broadcast_to(out.shape) for v in (epilogue.operands if epilogue else ())]]
+    if x.rank == 3:
+        views = [v.with_dims((*v.shape, 1), (*v.strides, 0)) for v in views]
+        return views, (pads[0], 0)
+    if turned:
+        return [v.swapped() for v in views], (pads[1], pads[0])
+    return views, (pads[0], pads[1])
+
+
+def layouts_of(
+    views: Sequence[View],
+) -> tuple[Layout, Layout, tuple[tuple[np.dtype, tuple[int, ...]], ...]]:
+    """All but the memory of x and out, and dtypes and strides of the epilogue's operands."""
+    x, out, *operands = views
+    return layout_of(x), layout_of(out), tuple([(v.dtype, v.strides) for v in operands])
+
+
+def expression_of(epilogue: Epilogue | None) -> Expression | None:
+    """What it computes."""
+    return None if epilogue is None else epilogue.expression
+
+
+def calls_of_forms(forms: WinogradForms, views: Sequence[View], w: WinogradWeights) -> list[Call]:
+    """The calls. views: as they are `stood_up`."""
     _, transform, main, nbytes = forms
+    x, out, *operands = views
     further = [*main.constants, *operands]
     if transform is None:
         return [main.call([x, out, w.view, *further], [x, w.view, *further], [out])]
@@ -228,8 +250,8 @@ def calls_of_forms(
     ]
 
 
-#: Outputs of a tile along an axis, all of the calls but their memory, and the bytes of v; the first call, if
-#: there is one, fills v for all strips.
+#: Points of a tile, all of the calls but their memory, and the bytes of v; the first call, if there is one,
+#: fills v for all strips.
 WinogradForms: TypeAlias = tuple[int, Form | None, Form, int]
 
 
@@ -246,8 +268,8 @@ def winograd_forms(
     (x_dtype, (_, _, x_height, x_width), x_strides), (out_dtype, shape, out_strides) = x, out
     lanes, inputs, (images, outputs, height, width) = machine.lanes, x[1][1], shape
     rows, panel = -(-inputs // UNROLL) * UNROLL, PANEL_VECTORS * lanes
-    each, points, panels = scheme.outputs, scheme.points, -(-outputs // panel)
-    across, down = -(-width // each), -(-height // each)
+    points, panels = scheme.points, -(-outputs // panel)
+    across, down = -(-width // scheme.columns.outputs), -(-height // scheme.rows.outputs)
     tiles = images * across * down
     columns, strip, groups = _blocking(tiles, points, rows, panel, panels, machine)
     strips = -(-tiles // strip)
@@ -266,7 +288,7 @@ def winograd_forms(
         for dtype, own in ((out_dtype, out_strides), *operands)
     ]
     table = _table(inputs, points, strip, lanes)
-    read_input = _input(each, x_strides[1] != 1, inputs % lanes != 0, name_of(x_dtype))
+    read_input = _input(scheme, x_strides[1] != 1, inputs % lanes != 0, name_of(x_dtype))
     args: list[int | View | Kernel] = [
         0, *[s * x_dtype.itemsize for s in x_strides], inputs, x_height, x_width, *pads,
         0, *[s * out_dtype.itemsize for s in out_strides], height, width, outputs,
@@ -276,7 +298,7 @@ def winograd_forms(
         ahead.step, ahead.tile,
         read_input,
         *_kernels(
-            each, columns, ahead.lines, register_tile(machine).pixels, panel, last, lanes,
+            scheme, columns, ahead.lines, register_tile(machine).pixels, panel, last, lanes,
             reaches[0], epilogue, tuple(reaches[1:]),
         ),
     ]  # fmt: skip
@@ -292,25 +314,25 @@ def winograd_forms(
         places=places,
         tiles=strips * groups,
         scratch=memory + max(local, scheme.output_scratch * machine.vector_bytes),
-        flops=2 * math.prod(shape) * inputs * TAPS * TAPS,
+        flops=2 * math.prod(shape) * inputs * math.prod(scheme.kernel),
         label="winograd",
         constants=(table,),
     )
     if not shared:
-        return each, None, main, 0
+        return points, None, main, 0
     slots: list[int | View | Kernel] = [0 if place is None else args[place] for place in _SHARED_SLOTS]
     transform = Form(read_input, slots, _SHARED_PLACES, tiles, scratch=local, label="winograd")
-    return each, transform, main, strips * v_strip
+    return points, transform, main, strips * v_strip
 
 
 _remembered_forms = remembered(1024)(winograd_forms)  # layers that are alike, and shapes that come again
 
 
 @functools.cache
-def _input(outputs: int, gather: bool, tail: bool, dtype: str) -> Kernel:
+def _input(scheme: Scheme, gather: bool, tail: bool, dtype: str) -> Kernel:
     """The transform of the input."""
     own = {} if dtype == "float32" else {"source": dtype}
-    return to_points(outputs=outputs, gather=gather, tail=tail, **own)
+    return to_points(scheme=scheme, gather=gather, tail=tail, **own)
 
 
 @functools.cache
@@ -325,7 +347,7 @@ def _main(points: int, shared: bool, operands: int) -> tuple[Kernel, tuple[int, 
 
 @functools.lru_cache(1024)
 def _kernels(
-    outputs: int,
+    scheme: Scheme,
     columns: int,
     fetched: int,
     most: int,
@@ -349,7 +371,7 @@ def _kernels(
     ]  # fmt: skip
     transforms = [
         from_points(
-            outputs=outputs, vectors=-(-channels // lanes), panel=PANEL_VECTORS, masked=channels % lanes != 0,
+            scheme=scheme, vectors=-(-channels // lanes), panel=PANEL_VECTORS, masked=channels % lanes != 0,
             out=out, epilogue=epilogue, reaches=reaches, operands=axis_slots(len(reaches)),
         )
         for channels in (panel, last)
@@ -373,16 +395,22 @@ def _memory(nbytes: int) -> View:
 def _check(x: View, w: WinogradWeights, out: View, pads: Sequence[int], epilogue: Epilogue | None) -> None:
     for view in (x, *([] if epilogue else [out])):
         check_packable("image of Winograd's convolution", view.dtype)
-    if len(pads) != 4 or min(pads) < 0:
-        raise UnsupportedOperatorError(
-            f"Winograd convolution: found pads {tuple(pads)}, wanted four that are not negative; "
-            "slice the input first"
-        )
-    if x.rank != 4 or x.shape[1] != w.inputs:
+    sizes, kernel = ("H, W", w.scheme.kernel[:: -1 if w.turned else 1])
+    if x.rank == 3 and w.turned:
+        sizes, kernel = "W", kernel[1:]
+    if x.rank != 2 + len(kernel) or x.shape[1] != w.inputs:
         raise ShapeError(
-            f"Winograd convolution: found an input of {x.shape}, wanted [N, {w.inputs}, H, W] for this weight"
+            f"Winograd convolution: found an input of {x.shape}, wanted [N, {w.inputs}, {sizes}] for this "
+            "weight"
         )
-    size = [max(0, x.shape[2 + d] + pads[d] + pads[d + 2] - TAPS + 1) for d in range(2)]
+    if len(pads) != 2 * len(kernel) or min(pads) < 0:
+        raise UnsupportedOperatorError(
+            f"Winograd convolution: found pads {tuple(pads)}, wanted {2 * len(kernel)} that are not "
+            "negative; slice the input first"
+        )
+    size = [
+        max(0, x.shape[2 + d] + pads[d] + pads[d + len(kernel)] - taps + 1) for d, taps in enumerate(kernel)
+    ]
     if out.shape != (x.shape[0], w.outputs, *size):
         raise ShapeError(
             f"Winograd convolution: found an output of {out.shape} for an input of {x.shape}; "
@@ -413,33 +441,39 @@ def _blocking(
 
 
 @remembered(1024, "decision")
-def fastest(inputs: int, out_shape: Sequence[int], machine: Machine) -> Scheme | None:
-    """The scheme that is faster than the direct algorithm for this many input channels and an output
-    [N, O, Ho, Wo], and than the other; None where none is.
+def fastest(kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machine: Machine) -> Scheme | None:
+    """The scheme that is faster than the direct algorithm for filters of this size, this many input channels
+    and an output [N, O, …], and than the others; None where none is.
     """
     if min(inputs, out_shape[1]) < _FEWEST_CHANNELS or not out_shape[0]:
         return None
-    least, best = _direct_cycles(inputs, out_shape, machine) / _MARGIN, None
-    for scheme in SCHEMES.values():
-        cycles = _cycles(inputs, out_shape, scheme, machine)
+    images, outputs, *size = out_shape
+    height, width = size if len(size) == 2 else (1, *size)
+    standing = upright(kernel)
+    direct = (1, height) if width == kernel[-1] == 1 else (height, width)
+    least, best = _direct_cycles(kernel, inputs, (images, outputs, *direct), machine) / _MARGIN, None
+    if standing != tuple(kernel):
+        height, width = width, height
+    for scheme in schemes(standing):
+        cycles = _cycles(inputs, (images, outputs, height, width), scheme, machine)
         if cycles < least:
             least, best = cycles, scheme
     return best
 
 
 @remembered(1024, "decision")
-def pays(inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
+def pays(kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
     """Whether Winograd's algorithm is faster than the direct one."""
-    return fastest(inputs, out_shape, machine) is not None
+    return fastest(kernel, inputs, out_shape, machine) is not None
 
 
-def _direct_cycles(inputs: int, out_shape: Sequence[int], machine: Machine) -> float:
+def _direct_cycles(kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machine: Machine) -> float:
     """A count of cycles for one thread, of the direct algorithm."""
     images, outputs, height, width = out_shape
     panel, rows = PANEL_VECTORS * machine.lanes, -(-inputs // UNROLL) * UNROLL
     panels = -(-outputs // panel)
     shape = register_tile(machine)
-    steps = TAPS * TAPS * rows * panels
+    steps = math.prod(kernel) * rows * panels
     each, _, _ = fastest_tiles(height, width, shape.pixels, shape.vectors, TILE_ROWS)
     return _time(steps * images * each, steps * panel * 4, machine)
 
@@ -447,18 +481,19 @@ def _direct_cycles(inputs: int, out_shape: Sequence[int], machine: Machine) -> f
 def _cycles(inputs: int, out_shape: Sequence[int], scheme: Scheme, machine: Machine) -> float:
     """The same for Winograd's algorithm.
 
-    It transforms a vector at a point of a tile in so many cycles on each side. Its weights, four times as
-    many as the direct algorithm's (or 16/9), come again for each strip.
+    It transforms a vector at a point of a tile in so many cycles on each side. Its weights, up to four times
+    as many as the direct algorithm's, come again for each strip.
     """
     images, outputs, height, width = out_shape
     lanes, panel = machine.lanes, PANEL_VECTORS * machine.lanes
     vectors, panels = -(-outputs // lanes), -(-outputs // panel)
     rows = -(-inputs // UNROLL) * UNROLL
-    tiles = images * -(-height // scheme.outputs) * -(-width // scheme.outputs)
+    tiles = images * -(-height // scheme.rows.outputs) * -(-width // scheme.columns.outputs)
     columns, strip, _ = _blocking(tiles, scheme.points, rows, panel, panels, machine)
     steps = scheme.points * rows * panels
     multiplying = steps * -(-tiles // columns) * step_cycles(columns * PANEL_VECTORS)
-    transforms = tiles * (-(-inputs // lanes) + vectors) * scheme.points * _TRANSFORM_CYCLES
+    transforms = tiles * (-(-inputs // lanes) + vectors) * scheme.points
+    transforms *= _TRANSFORM_CYCLES[scheme.passes]
     return _time(multiplying, steps * panel * 4, machine, -(-tiles // strip)) + transforms
 
 

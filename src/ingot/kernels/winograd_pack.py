@@ -16,15 +16,17 @@ from ingot.errors import ShapeError
 from ingot.kernels.call import View, constant
 from ingot.kernels.contract import PANEL_VECTORS, UNROLL
 from ingot.kernels.pack import aligned_floats, check_packable, pack_weights, run_now
-from ingot.kernels.winograd_tile import SCHEMES, TAPS, Scheme
+from ingot.kernels.winograd_scheme import Scheme, filter_matrix, upright
 
 PACK_SLOTS = ("source", "source_panel", "target", "inputs", "rows")
-_FILTER = TAPS * TAPS
 
 
 @dataclass(frozen=True, slots=True)
 class WinogradWeights:
-    """Filters [O, C, 3, 3] at the points: [panels][point][C, up to whole steps][panel], zero-padded."""
+    """Filters [O, C, …] at the points: [panels][point][C, up to whole steps][panel], zero-padded.
+
+    turned: they have one row, and are packed as a column.
+    """
 
     view: View
     scheme: Scheme
@@ -32,6 +34,7 @@ class WinogradWeights:
     outputs: int
     rows: int
     panel: int
+    turned: bool
 
     @property
     def panels(self) -> int:
@@ -39,24 +42,13 @@ class WinogradWeights:
         return -(-self.outputs // self.panel)
 
 
-def filter_matrix(scheme: Scheme) -> np.ndarray:
-    """G [points along an axis, 3] in float64: row i evaluates a filter at point i, over the
-    product of the point's differences from the others; the last row is the point at infinity.
-    """
-    points = scheme.finite_points
-    rows = [
-        [a**j / np.prod([a - other for other in points if other != a]) for j in range(TAPS)] for a in points
-    ]
-    return np.array([*rows, [0.0, 0.0, 1.0]])
-
-
 @kernel(*PACK_SLOTS)
-def filters_to_points(k: Builder, *, outputs: int, panel: int) -> None:
+def filters_to_points(k: Builder, *, scheme: Scheme, panel: int) -> None:
     """Panels begin..end: from [panel][source_panel rows][lanes], a row for each (channel, tap), to
     [panel][point][rows][lanes]; G w Gᵀ in float64. `panel` vectors are in a row.
     """
-    lanes, scheme = k.machine.lanes, SCHEMES[outputs]
-    g = filter_matrix(scheme)
+    lanes, (high, wide) = k.machine.lanes, scheme.kernel
+    down, across = filter_matrix(scheme.rows), filter_matrix(scheme.columns)
     double, width = vector(F64, lanes), panel * lanes
     inputs, rows = k.arg("inputs"), k.arg("rows")
     plane = k.mul(rows, width)
@@ -74,15 +66,16 @@ def filters_to_points(k: Builder, *, outputs: int, panel: int) -> None:
         source = k.at(k.pointer("source"), k.mul(number, k.mul(k.arg("source_panel"), width)), F32)
         target = k.at(k.pointer("target"), k.mul(number, k.mul(plane, scheme.points)), F32)
         with k.loop(0, inputs) as channel, k.loop(0, panel) as v:
-            here = k.at(source, k.add(k.mul(channel, _FILTER * width), k.mul(v, lanes)), F32)
+            here = k.at(source, k.add(k.mul(channel, high * wide * width), k.mul(v, lanes)), F32)
             out = k.at(target, k.add(k.mul(channel, width), k.mul(v, lanes)), F32)
             taps = [
-                k.ir.fpext(k.load(here, vector(F32, lanes), tap * width), double) for tap in range(_FILTER)
+                k.ir.fpext(k.load(here, vector(F32, lanes), tap * width), double)
+                for tap in range(high * wide)
             ]
-            for i in range(scheme.side):
-                line = [dot(g[i], taps[j::TAPS]) for j in range(TAPS)]
-                for j in range(scheme.side):
-                    k.store(k.ir.fptrunc(dot(g[j], line), vector(F32, lanes)), out)
+            for row in down:
+                line = [dot(row, taps[j::wide]) for j in range(wide)]
+                for column in across:
+                    k.store(k.ir.fptrunc(dot(column, line), vector(F32, lanes)), out)
                     out = k.at(out, plane, F32)
         zero = k.zero(vector(F32, lanes))
         with k.loop(0, scheme.points) as point, k.loop(inputs, rows) as row:
@@ -92,26 +85,30 @@ def filters_to_points(k: Builder, *, outputs: int, panel: int) -> None:
 
 
 def pack_winograd(weights: np.ndarray, scheme: Scheme, machine: Machine) -> WinogradWeights:
-    """Filters [O, C, 3, 3] of float32, float16 or bfloat16 for `winograd_conv2d`.
+    """Filters [O, C, k] or [O, C, kh, kw] of float32, float16 or bfloat16 for `winograd_conv2d`.
 
     Raises UnsupportedOperatorError for another dtype, ShapeError for other filters.
     """
     check_packable("filters of Winograd's convolution", weights.dtype)
-    if weights.ndim != 4 or weights.shape[2:] != (TAPS, TAPS):
+    if weights.ndim not in (3, 4) or upright(weights.shape[2:]) != scheme.kernel:
+        rows, columns = scheme.kernel
         raise ShapeError(
-            f"Winograd weights: found {weights.shape}, wanted [O, C, {TAPS}, {TAPS}]; "
-            "use the direct convolution"
+            f"Winograd weights: found {weights.shape}, wanted [O, C, {rows}, {columns}]"
+            + (f", [O, C, 1, {rows}] or [O, C, {rows}]" if columns == 1 else "")
+            + "; use the direct convolution"
         )
-    outputs, inputs = weights.shape[:2]
+    outputs, inputs, *kernel = weights.shape
     rows = -(-inputs // UNROLL) * UNROLL
     with passing():
         turned = pack_weights(np.ascontiguousarray(weights).reshape(outputs, -1).T, machine)
     memory = aligned_floats(turned.panels * scheme.points * rows * turned.panel)
-    packed = WinogradWeights(constant(memory), scheme, inputs, outputs, rows, turned.panel)
+    packed = WinogradWeights(
+        constant(memory), scheme, inputs, outputs, rows, turned.panel, tuple(kernel) != scheme.kernel
+    )
     if memory.size:
         source = turned.view.buffer.array
         assert source is not None
         arguments = [source.ctypes.data, turned.rows, memory.ctypes.data, inputs, rows]
-        code = filters_to_points(outputs=scheme.outputs, panel=PANEL_VECTORS)
+        code = filters_to_points(scheme=scheme, panel=PANEL_VECTORS)
         run_now(code, arguments, turned.panels, machine)
     return packed

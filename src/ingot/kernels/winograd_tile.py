@@ -1,11 +1,5 @@
-"""The two ends of Winograd's F(4×4, 3×3) and F(2×2, 3×3): tiles of the image to their points, and what the
-points give to tiles of the output.
-
-A 3×3 convolution of a 6×6 tile is a product of polynomials. Evaluated at the points 0, 1, −1, ½, −2 and
-infinity, along rows and columns, it is 36 products for 16 outputs, where the definition has 144. A 4×4 tile
-at 0, 1, −1 and infinity is 16 products for 4 outputs, where the definition has 36.
-Points and their order: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), with 2
-replaced by ½, which loses less precision.
+"""The two ends of Winograd's convolution: tiles of the image to their points, and what the points give to
+tiles of the output. The transforms of a line follow from its points (winograd_scheme.py).
 """
 # llvmlite has no type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -15,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from fractions import Fraction
 
 from llvmlite import ir
 
@@ -25,44 +19,7 @@ from ingot.codegen.kernel import kernel
 from ingot.kernels import expression as expressions
 from ingot.kernels.contract import AXES, Reach, elements
 from ingot.kernels.expression import Expression
-
-TAPS = 3  # of the filter, along an axis
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """F(outputs × outputs, 3 × 3)."""
-
-    outputs: int  # of a tile, along an axis
-    finite_points: tuple[float, ...]
-
-    @property
-    def side(self) -> int:
-        """Pixels that a tile reads, and points, along an axis."""
-        return self.outputs + TAPS - 1
-
-    @property
-    def points(self) -> int:
-        """Products that a tile needs."""
-        return self.side * self.side
-
-    @property
-    def line(self) -> int:
-        """Addresses of a column of a tile, in a whole vector: the last may be read by nobody."""
-        return 8 if self.side > 4 else 4
-
-    @property
-    def input_scratch(self) -> tuple[int, int]:
-        """Bytes and vectors that `to_points` needs beside its zeros."""
-        return self.side * self.line * 8, self.points
-
-    @property
-    def output_scratch(self) -> int:
-        """Vectors that `from_points` needs for two vectors of channels."""
-        return self.outputs * self.side + 2 * self.outputs * self.outputs
-
-
-SCHEMES = {4: Scheme(4, (0.0, 1.0, -1.0, 0.5, -2.0)), 2: Scheme(2, (0.0, 1.0, -1.0))}
+from ingot.kernels.winograd_scheme import Axis, Scheme, Tree, leaves, polynomial
 
 INPUT_SLOTS = (
     "x", *(f"x_{axis}" for axis in AXES), "channels", "height", "width", "top", "left",
@@ -74,59 +31,101 @@ OUTPUT_SLOTS = (
 )  # fmt: skip
 
 
-def _to_points(k: Builder, d: Sequence[Value]) -> list[Value]:
-    """Bᵀ d for the vectors of a line; what the polynomials of the points share is computed once."""
-    type_ = d[0].type
-
-    def times(number: float, a: Value, b: Value) -> Value:
-        return k.fma(k.splat(number, type_), a, b)
-
-    if len(d) == 4:
-        return [k.ir.fsub(d[2], d[0]), k.ir.fadd(d[2], d[1]), k.ir.fsub(d[2], d[1]), k.ir.fsub(d[3], d[1])]
-    # (x − ½)(x + 2) = x² + 1.5 x − 1
-    q0, q1, q2, q3 = (k.ir.fsub(times(1.5, d[i + 1], d[i + 2]), d[i]) for i in range(4))
-    p, q = k.ir.fsub(d[4], d[2]), k.ir.fsub(d[3], d[1])
-    return [
-        k.ir.fsub(q2, q0), k.ir.fadd(q2, q1), k.ir.fsub(q2, q1),
-        times(2.0, q, p), times(-0.5, q, p), k.ir.fsub(q3, q1),
-    ]  # fmt: skip
+def _plus(k: Builder, total: Value | None, factor: Fraction, value: Value) -> Value | None:
+    """total + factor · value; None: nothing yet."""
+    if factor == 0:
+        return total
+    if total is None:
+        return value if factor == 1 else k.ir.fmul(k.splat(float(factor), value.type), value)
+    if factor in (1, -1):
+        return (k.ir.fadd if factor == 1 else k.ir.fsub)(total, value)
+    return k.fma(k.splat(float(factor), value.type), value, total)
 
 
-def _from_points(k: Builder, m: Sequence[Value]) -> list[Value]:
-    """Aᵀ m for the vectors of a line: output j weighs the point a by a^j."""
-    type_ = m[0].type
+def _filtered(k: Builder, d: Sequence[Value], weights: Sequence[Fraction]) -> list[Value]:
+    """Each value of a line and those behind it, weighed, as far as there are any. The last weight is 1."""
+    found: list[Value] = []
+    for first in range(len(d) - len(weights) + 1):
+        total: Value | None = None
+        for power in reversed(range(len(weights))):
+            total = _plus(k, total, weights[power], d[first + power])
+        assert total is not None
+        found.append(total)
+    return found
 
-    def times(number: float, a: Value, b: Value) -> Value:
-        return k.fma(k.splat(number, type_), a, b)
 
-    both, apart = k.ir.fadd(m[1], m[2]), k.ir.fsub(m[1], m[2])
-    if len(m) == 4:
-        return [k.ir.fadd(m[0], both), k.ir.fadd(apart, m[3])]
-    return [
-        k.ir.fadd(k.ir.fadd(m[0], both), k.ir.fadd(m[3], m[4])),
-        times(-2.0, m[4], times(0.5, m[3], apart)),
-        times(4.0, m[4], times(0.25, m[3], both)),
-        k.ir.fadd(times(-8.0, m[4], times(0.125, m[3], apart)), m[5]),
-    ]
+def _finite(k: Builder, d: Sequence[Value], group: Tree) -> list[Value]:
+    """Bᵀ d at the points of a group, for as many values: those of each part once the others have filtered."""
+    if not isinstance(group, tuple):
+        return list(d)
+    found: list[Value] = []
+    for i, part in enumerate(group):
+        others = polynomial(leaves((*group[:i], *group[i + 1 :])))
+        found += _finite(k, _filtered(k, d, others), part)
+    return found
+
+
+def line_to_points(k: Builder, axis: Axis, d: Sequence[Value]) -> list[Value]:
+    """Bᵀ d for the vectors of a line; infinity's is the last."""
+    if not axis.points:
+        return list(d)
+    first, *others = axis.points
+    # What is the same as for the first group, LLVM computes once.
+    shared = _filtered(k, d, polynomial(leaves(tuple(others))))
+    return [*_finite(k, d[:-1], axis.points), *_filtered(k, shared, polynomial(leaves(first)))]
+
+
+def _sum(k: Builder, values: Sequence[Value]) -> Value:
+    """The sum of one value or more, by halves."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return k.ir.fadd(_sum(k, values[:half]), _sum(k, values[half:]))
+
+
+def line_from_points(k: Builder, axis: Axis, m: Sequence[Value]) -> list[Value]:
+    """Aᵀ m for the vectors of a line; what a and −a share is computed once."""
+    *finite, infinite = m
+    points = leaves(axis.points)
+    even: list[tuple[Fraction, Value]] = []  # a, and what even powers of it weigh
+    odd: list[tuple[Fraction, Value]] = []
+    for number, (a, value) in enumerate(zip(points, finite, strict=True)):
+        if a and -a in points[:number]:
+            continue
+        opposite = points.index(-a) if a and -a in points else None
+        for powers, join in ((even, k.ir.fadd), (odd, k.ir.fsub)):
+            powers.append((a, value if opposite is None else join(value, finite[opposite])))
+    if not points:
+        return [infinite]
+    found = [_sum(k, [value for _, value in even])]
+    for j in range(1, axis.outputs):
+        total: Value | None = None
+        for a, value in odd if j % 2 else even:
+            total = _plus(k, total, a**j, value)
+        total = _plus(k, total, Fraction(int(j == axis.outputs - 1)), infinite)
+        assert total is not None
+        found.append(total)
+    return found
 
 
 def _two_sided(
     k: Builder,
-    transform: Callable[[Builder, Sequence[Value]], list[Value]],
+    scheme: Scheme,
+    transform: Callable[[Builder, Axis, Sequence[Value]], list[Value]],
     read: Callable[[int, int], Value],
     write: Callable[[int, int, Value], None],
-    side: int,
     rows: int,
     in_registers: bool,
 ) -> None:
-    """`transform` on each of `side` columns, then on each of the `rows` rows that result.
+    """`transform` on each column of points or pixels, then on each of the `rows` rows that result.
 
     Between the two the vectors wait in registers, or in scratch memory, which stays in L1.
     """
-    lanes = k.machine.lanes
+    lanes, side = k.machine.lanes, scheme.columns.side
     kept: dict[tuple[int, int], Value] = {}
     for column in range(side):
-        for row, value in enumerate(transform(k, [read(row, column) for row in range(side)])):
+        line = [read(row, column) for row in range(scheme.rows.side)]
+        for row, value in enumerate(transform(k, scheme.rows, line)):
             if in_registers:
                 kept[row, column] = value
             else:
@@ -137,27 +136,28 @@ def _two_sided(
             kept[row, column] if in_registers else k.load(k.scratch, type_, (row * side + column) * lanes)
             for column in range(side)
         ]
-        for column, value in enumerate(transform(k, line)):
+        for column, value in enumerate(transform(k, scheme.columns, line)):
             write(row, column, value)
 
 
-def _place(k: Builder, tile: Value, outputs: int) -> tuple[Value, Value, Value]:
+def _place(k: Builder, tile: Value, scheme: Scheme) -> tuple[Value, Value, Value]:
     """Image, and first row and column of the output, of a tile."""
     per_image, across = k.arg("per_image"), k.arg("across")
     image, within = k.div(tile, per_image), k.rem(tile, per_image)
-    return image, k.mul(k.div(within, across), outputs), k.mul(k.rem(within, across), outputs)
+    row, column = k.div(within, across), k.rem(within, across)
+    return image, k.mul(row, scheme.rows.outputs), k.mul(column, scheme.columns.outputs)
 
 
 @kernel(*INPUT_SLOTS)
-def to_points(k: Builder, *, outputs: int, gather: bool, tail: bool, source: str = "float32") -> None:
+def to_points(k: Builder, *, scheme: Scheme, gather: bool, tail: bool, source: str = "float32") -> None:
     """Tiles begin..end, counted from tile `first` on, of x, whose dtype is `source`, at the points of
-    F(outputs × outputs): v [strip of tiles][block of channels][point][tile][lanes].
+    `scheme`: v [strip of tiles][block of channels][point][tile][lanes].
 
     Strides of x are in bytes, of v too. Scratch: a vector for each point, then lines of addresses, then
     as many zeros as there are channels, which are read where a tile reaches over the image.
     """
-    lanes, scheme = k.machine.lanes, SCHEMES[outputs]
-    side, line = scheme.side, scheme.line
+    lanes = k.machine.lanes
+    side, line = scheme.columns.side, scheme.line
     addresses = k.at(k.scratch, scheme.points * lanes, F32)
     nothing = k.at(addresses, side * line, I64)
     type_ = vector(F32, lanes)
@@ -173,7 +173,7 @@ def to_points(k: Builder, *, outputs: int, gather: bool, tail: bool, source: str
     height = k.broadcast(k.arg("height"), line)
     nowhere = k.broadcast(k.int(zeros), line)
     with k.loop(k.begin, k.end) as number:
-        image, row, column = _place(k, k.add(first, number), outputs)
+        image, row, column = _place(k, k.add(first, number), scheme)
         start = k.add(k.arg("x"), k.mul(image, strides["image"]))
         top, left = k.sub(row, k.arg("top")), k.sub(column, k.arg("left"))
         start = k.add(start, k.mul(top, strides["row"]), k.mul(left, strides["column"]))
@@ -209,7 +209,8 @@ def to_points(k: Builder, *, outputs: int, gather: bool, tail: bool, source: str
                 k.store(value, point[0])
                 point[0] = k.at(point[0], v_point, I8)
 
-            _two_sided(k, _to_points, read, write, side, side, in_registers=False)
+            in_registers = scheme.passes == 1
+            _two_sided(k, scheme, line_to_points, read, write, scheme.rows.side, in_registers)
 
         whole = k.div(channels, lanes)
         with k.loop(0, whole) as block:
@@ -222,7 +223,7 @@ def to_points(k: Builder, *, outputs: int, gather: bool, tail: bool, source: str
 def from_points(
     k: Builder,
     *,
-    outputs: int,
+    scheme: Scheme,
     vectors: int,
     panel: int,
     masked: bool,
@@ -239,8 +240,8 @@ def from_points(
     """
     del operands  # they are in the slots already
     lanes, type_ = k.machine.lanes, vector(F32, k.machine.lanes)
-    side = SCHEMES[outputs].side
-    results = k.at(k.scratch, outputs * side * lanes, F32)
+    side, high, wide = scheme.columns.side, scheme.rows.outputs, scheme.columns.outputs
+    results = k.at(k.scratch, high * side * lanes, F32)
     names = {"out": out, **{f"x{i}": reach for i, reach in enumerate(reaches)}}
     pointers = {name: k.pointer(name) for name in names}
     strides = {name: {axis: k.arg(f"{name}_{axis}") for axis in AXES} for name in names}
@@ -263,8 +264,8 @@ def from_points(
         return gather_element(k, vector_at(name, pointer, v), reach.dtype, lanes, step, left)
 
     with k.loop(0, k.arg("count")) as number:
-        image, row, column = _place(k, k.add(first, number), outputs)
-        source = k.at(k.pointer("m"), k.mul(number, side * side * panel * lanes), F32)
+        image, row, column = _place(k, k.add(first, number), scheme)
+        source = k.at(k.pointer("m"), k.mul(number, scheme.points * panel * lanes), F32)
 
         def corner(name: str, image: Value = image, row: Value = row, column: Value = column) -> Value:
             within = k.add(k.mul(row, strides[name]["row"]), k.mul(column, strides[name]["column"]))
@@ -283,17 +284,10 @@ def from_points(
                 return k.load(source, type_, ((i * side + j) * panel + v) * lanes)
 
             def keep(i: int, j: int, value: Value) -> None:
-                k.store(value, results, ((i * outputs + j) * vectors + v) * lanes)
+                k.store(value, results, ((i * wide + j) * vectors + v) * lanes)
 
-            _two_sided(
-                k,
-                _from_points,
-                point,
-                keep,
-                side,
-                outputs,
-                in_registers=outputs == 2 or k.machine.registers >= 32,
-            )
+            in_registers = scheme.passes == 1 or high * side <= 8 or k.machine.registers >= 32
+            _two_sided(k, scheme, line_from_points, point, keep, high, in_registers)
 
         def finish(values: list[Value], i: Int, j: Int, corners: dict[str, Value] = corners) -> None:
             """One pixel's vectors, through the epilogue."""
@@ -326,7 +320,7 @@ def from_points(
 
         for v in range(vectors):
             transform(v)
-        rows, columns = (k.min(k.sub(a, b), outputs) for a, b in ((height, row), (width, column)))
+        rows, columns = k.min(k.sub(height, row), high), k.min(k.sub(width, column), wide)
         with k.loop(0, rows) as i, k.loop(0, columns) as j:
-            found = k.at(results, k.mul(k.add(k.mul(i, outputs), j), vectors * lanes), F32)
+            found = k.at(results, k.mul(k.add(k.mul(i, wide), j), vectors * lanes), F32)
             finish([k.load(found, type_, v * lanes) for v in range(vectors)], i, j)

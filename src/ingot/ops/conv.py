@@ -17,9 +17,10 @@ from ingot.kernels.contraction import DTYPES
 from ingot.kernels.conv import conv2d, pack_conv_weights, supports
 from ingot.kernels.depthwise import pack_depthwise
 from ingot.kernels.sliced import SlicedConvWeights, cycles, direct_cycles, sliced_conv2d
-from ingot.kernels.square import SquareWeights, square_conv2d
+from ingot.kernels.stride_one import StrideOneWeights, stride_one_conv2d
 from ingot.kernels.winograd import fastest, pays, winograd_conv2d
 from ingot.kernels.winograd_pack import pack_winograd
+from ingot.kernels.winograd_scheme import schemes, upright
 from ingot.ops.bands import Rows, is_cut
 from ingot.ops.convolve import convolve, filters_of, padded
 from ingot.ops.lowering import Lowering
@@ -156,19 +157,23 @@ class Conv(Op):
 
         elif _allows_winograd(plan) and _can_winograd(source, weights, window):
             packing = plan.packing
-            square = plan.pack(weights_key("square", w), lambda: SquareWeights(weights, machine, packing))
+            either = plan.pack(
+                weights_key("stride one", w), lambda: StrideOneWeights(weights, machine, packing)
+            )
 
             def emit(out: Memory, epilogue: Epilogue | None) -> Sequence[Call | Series]:
-                return square_conv2d(source, square, out, pads, epilogue, machine)
+                return stride_one_conv2d(source, either, out, pads, epilogue, machine)
 
             def some(
                 part: Memory, out: Memory, around: Sequence[int], epilogue: Epilogue | None
             ) -> list[Call]:
-                return conv2d(part, square.direct, out, (1, 1), around, (1, 1), epilogue, machine)
+                return conv2d(part, either.direct, out, (1, 1), around, (1, 1), epilogue, machine)
 
             def rows() -> Rows | None:  # of a transform of the whole there are none
                 wanted = (source.shape[0], weights.shape[0], *window.output)
-                return None if pays(source.shape[1], wanted, machine) else Rows(source, window, some)
+                if pays(window.kernel, source.shape[1], wanted, machine):
+                    return None
+                return Rows(source, window, some)
 
         else:
             packed = plan.pack(
@@ -233,10 +238,15 @@ def _by_planes(
         _allows_winograd(plan)
         and _can_winograd(images, filters[0], inner)
         and (
-            scheme := fastest(images.shape[1], (images.shape[0], filters[0].shape[0], *inner.output), machine)
+            scheme := fastest(
+                inner.kernel,
+                images.shape[1],
+                (images.shape[0], filters[0].shape[0], *inner.output),
+                machine,
+            )
         )
     ):
-        points = packed(f"winograd {scheme.outputs}", lambda own: pack_winograd(own.read(), scheme, machine))
+        points = packed(f"winograd {scheme.points}", lambda own: pack_winograd(own.read(), scheme, machine))
 
         def one(tap: int, x: Memory, out: Memory, epilogue: Epilogue | None) -> list[Call]:
             return winograd_conv2d(x, points[tap], out, pads, epilogue, machine)
@@ -287,8 +297,8 @@ def _allows_winograd(plan: Lowering) -> bool:
 def _can_winograd(x: Memory, weights: Weights, window: Window) -> bool:
     """Whether Winograd's algorithm can compute it; the others are for the direct one."""
     return (
-        weights.shape[2:] == (3, 3)
-        and window.strides == window.dilations == (1, 1)
+        bool(schemes(upright(window.kernel)))
+        and {*window.strides, *window.dilations} == {1}
         and weights.shape[1] == x.shape[1]
         and x.dtype == weights.dtype
         and x.strides[1] == 1

@@ -47,9 +47,9 @@ class SessionOptions:
     nothing is said while kernels are compiled, which happens once for a model and a CPU. logid,
     log_verbosity_level, enable_mem_reuse, use_deterministic_compute (all is deterministic here) and
     use_per_session_threads are accepted as well.
-    enable_winograd: 3×3 convolutions may use Winograd's algorithm where it is faster and AMX is not used.
-    Their results then differ from exact ones by 1 to 6e-6 of the largest (otherwise by 0.3 to 3e-6), and an
-    infinity or NaN reaches a few more pixels around it.
+    enable_winograd: convolutions of stride 1 (3×3, 5×5, along one axis) may use Winograd's algorithm where it
+    is faster and AMX is not used. Their results then differ from exact ones by 1 to 6e-6 of the largest
+    (otherwise by 0.3 to 3e-6), and an infinity or NaN reaches a few more pixels around it.
     enable_amx: where the CPU has AMX, float32 matrices are multiplied there as three slices of 8 bits with
     a common scale for a row, or for a part of an image. Results differ from exact ones by 0.2 to 0.6e-6 of
     the largest, like float32 sums, where values are of a size, and by up to 1.1e-5 where one of a row is a
