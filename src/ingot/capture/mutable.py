@@ -12,6 +12,7 @@ import array
 import contextvars
 import functools
 import os
+import queue
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -127,6 +128,26 @@ def _leave(_: Any, __: Any) -> None:
     """Nothing puts an iterator back."""
 
 
+def _queued(x: Any) -> _Held:
+    """What waits in a queue; a SimpleQueue shows it to those alone who take it out."""
+    if not is_a(x, queue.SimpleQueue):
+        return _Held(dict(enumerate(x.queue)))
+    waiting = [x.get_nowait() for _ in range(x.qsize())]
+    for value in waiting:
+        x.put(value)
+    return _Held(dict(enumerate(waiting)))
+
+
+def _put_queue(x: Any, data: _Held) -> None:
+    if not is_a(x, queue.SimpleQueue):
+        refill(x.queue, data.data.values())
+        return
+    while not x.empty():
+        x.get_nowait()
+    for value in data.data.values():
+        x.put(value)
+
+
 def _array_contents(x: Any) -> Any:
     return x.tobytes() if x.dtype != object else _Held(dict(enumerate(x.flat))), x.shape, x.dtype.str
 
@@ -139,6 +160,8 @@ _KINDS: dict[type, tuple[Look, Put]] = {
     bytearray: (bytes, _put_bytes),
     array.array: (bytes, _put_bytes),
     np.ndarray: (_array_contents, _put_array),
+    queue.Queue: (_queued, _put_queue),
+    queue.SimpleQueue: (_queued, _put_queue),
     random.Random: (lambda x: x.getstate(), lambda x, data: x.setstate(data)),
     np.random.RandomState: (lambda x: _Repeated(x.get_state()), lambda x, data: x.set_state(data.data)),
     np.random.Generator: (

@@ -19,7 +19,15 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ingot.capture.where import is_ingot_code, is_user_code, quoted, quoted_line, runs_scripts
+from ingot.capture.request import request
+from ingot.capture.where import (
+    is_ingot_code,
+    is_library_code,
+    is_user_code,
+    quoted,
+    quoted_line,
+    runs_scripts,
+)
 
 _NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _METHODS = ("__repr__", "__str__", "__format__")
@@ -60,14 +68,22 @@ class Texts:
         return int(value) * (1001 if self.varied else 1) + (7 if self.varied else 0)
 
 
-def _asking() -> str | None:
-    """The user's line, if it is the user's own code or script that asks."""
+def _asking(x: Any) -> str | None:
+    """The user's line, if it is the user's own code or script that asks. Code of the model's own that writes
+    a number of data is rewritten: there it is seen what becomes of the string.
+    """
     at: FrameType | None = sys._getframe(2)
     while at is not None and is_ingot_code(at.f_code):
         if runs_scripts(at.f_code):
             return quoted_line()
         at = at.f_back
-    return quoted(at) if at is not None and is_user_code(at.f_code) else None
+    if at is None or not is_user_code(at.f_code):
+        return None
+    if not isinstance(x, torch.Tensor) and not is_library_code(at.f_code):
+        env: Any = x.node.shape_env
+        if env.of_data(env.expr(x)):
+            request(at)
+    return quoted(at)
 
 
 @contextlib.contextmanager
@@ -80,7 +96,7 @@ def watched_texts(varied: bool = False) -> Generator[Texts]:
         plain = getattr(kind, method)
 
         def show(self: Any, *spec: str) -> str:
-            line = _asking()
+            line = _asking(self)
             if line is None:
                 return plain(self, *spec)
             texts.lines.append(line)

@@ -30,6 +30,11 @@ _OF_NUMBERS = (
     "experimental/symbolic_shapes.py",
 )  # fmt: skip
 _RUNTIME = ("stage.py", "rounds.py", "lists.py", "runs.py", "equality.py")
+#: What Ingot does in the place of torch's operators, or around the model: these do not ask in its name.
+_NOT_FOR_THE_MODEL = (
+    "dispatch.py", "intercept.py", "truths.py", "fakes.py", "alike.py", "torch_control.py", "recording.py",
+    "run.py",
+)  # fmt: skip
 # Its functions that do what the model's own line says: what they raise, the line raises.
 _FOR_THE_MODEL = ("item", "put", "update", "call", "with_symbols", "contains", "equal", "class_of")
 _RECORDING = str(Path(__file__).with_name("recording.py"))
@@ -355,7 +360,7 @@ def converting_frame(conversion: str | None = None, depth: int = 2) -> FrameType
         if name.endswith("torch/__init__.py") and at.f_code.co_name in _CONVERSIONS:
             caller = at.f_back
             while caller is not None and _asks_for_another(caller):
-                at, caller = (at if _is_runtime(caller) else caller), caller.f_back
+                at, caller = (at if is_ingot_code(caller.f_code) else caller), caller.f_back
             wanted = not conversion or at.f_code.co_name == conversion
             return caller if wanted and caller is not None and _decides(caller.f_code) else None
         if not name.startswith((_INGOT, _torch_folder())):
@@ -407,11 +412,20 @@ def called_by_user(function: str, depth: int = 2) -> bool:
 
 def _asks_for_another(frame: FrameType) -> bool:
     """Whether a frame only passes a question on: one conversion calls another, what rewritten code calls asks
-    in the user's name, and so do the comparisons that a dataclass makes for itself.
+    in the user's name, be it by a function of C's, and so do the comparisons that a dataclass makes for
+    itself.
     """
     name = frame.f_code.co_filename
     inner = name.endswith("torch/__init__.py") and frame.f_code.co_name.startswith("__")
-    return inner or _is_runtime(frame) or (name.startswith("<") and frame.f_code.co_name in _MADE)
+    made = name.startswith("<") and frame.f_code.co_name in _MADE
+    return inner or made or (is_ingot_code(frame.f_code) and _is_for_the_model(name))
+
+
+@lru_cache(maxsize=1024)
+def _is_for_the_model(file: str) -> bool:
+    """Whether a file of Ingot's does what the model's own Python says."""
+    path = Path(file)
+    return path.name not in _NOT_FOR_THE_MODEL and path.parent.name != "aten" and file not in _SCRIPT
 
 
 def _is_runtime(frame: FrameType) -> bool:
