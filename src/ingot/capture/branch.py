@@ -88,6 +88,7 @@ def branch(
                 finally:
                     cells.put(start)
                     held.restore()
+            gradients.switched_on_a_side(g, sides[-1].scope.switched)
     finally:
         g.branches.pop()
     first, second = sides
@@ -285,6 +286,7 @@ def _merged(
     held.put([c if c is before else filled(c) for c, before in zip(contents, held.before, strict=True)])
     outcome = filled(result)
     gradients.alone(merger.tensors)
+    gradients.switched_by_sides(g, first.scope.switched, second.scope.switched)
     for made, a, b in merger.objects:
         equality.stands_for(filled.of(made), condition, a, b)
     return outcome

@@ -122,7 +122,7 @@ def _at_tensor(g: Recorder, tensor: Any, axis: int, place: torch.Tensor) -> torc
         return tensor.select(axis, number)
     g.locate()
     value = g.cast(g.val(place), place.dtype, torch.int64)
-    return gradients.selected(partial(_at, g, tensor, axis, value), tensor, axis, place)
+    return gradients.selected(g, partial(_at, g, tensor, axis, value), tensor, axis, place)
 
 
 def _at(g: Recorder, tensor: Any, axis: int, place: ir.Value) -> torch.Tensor:

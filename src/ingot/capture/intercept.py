@@ -130,6 +130,10 @@ class Intercept(TorchFunctionMode):
             return g.all_close(*args, **kwargs)
         if func in _SUBSCRIPTS:
             args = (args[0], _places_of(_subscript(args[1])), *args[2:])
+        if gradients.switches(func) and isinstance(args[0], FakeTensor):
+            return gradients.switched(g, func, args, kwargs)
+        if g.untold and gradients.asks(func) and _asked_by_model():
+            gradients.require_told(g, args[0])
         if func is _Tensor.__getitem__ and needs_select(args[1]) and _plain(args, True):
             return indexing.read(g, args[0], args[1])
         if func is _Tensor.__setitem__ and needs_select(args[1]) and _plain(args, True):

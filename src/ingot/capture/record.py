@@ -87,6 +87,11 @@ class Recorder:
         self.chosen: dict[int, tuple[Any, Any, tuple[Any, Any]]] = {}
         self.mixed: dict[int, Mixed] = {}  # tensors that may be numbers, by id
         self.written_through: list[tuple[torch.Tensor, torch.Tensor]] = []  # see `gradients.wrote`
+        self.switched: list[tuple[torch.Tensor, bool]] = []  # see `gradients.switched`
+        self.untold: dict[int, tuple[torch.Tensor, str]] = {}  # of which that depends on the way, by id
+        self.to_select: list[Entry] = []  # the same of places that were read before
+        #: Places of an axis that tensors say, by id: the place, the axis, and which it is.
+        self.selected: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = {}
         self.passed: dict[int, Any] = {}  # iterators of which the run alone knows how far they were taken
         self.poisoned: dict[str, str] = {}  # variables that a branch left without a value, and why
         self.lost_variables: dict[int, Any] = {}  # their cells, by id

@@ -27,6 +27,10 @@ class Scope:
     body: Body
     written: list[tuple[Entry, ir.Value]] = field(default_factory=list[tuple[Entry, ir.Value]])
     lost: list[tuple[Group, str]] = field(default_factory=list[tuple[Group, str]])  # see `sharing.link`
+    #: Tensors of which it switched whether a gradient may be taken, by id.
+    switched: dict[int, tuple[torch.Tensor, bool]] = field(
+        default_factory=dict[int, tuple[torch.Tensor, bool]]
+    )
     #: Of memory that nothing had filled before: what is known at the end.
     unwritten: dict[Group, Unwritten | None] = field(default_factory=dict[Group, "Unwritten | None"])
 
@@ -38,7 +42,7 @@ def inside(g: Recorder, condition: Any = None) -> Generator[Scope]:
     Afterwards every tensor, size and memo is as before; `written` says which tensors from around were
     changed, with their values inside.
     """
-    env, since = g.env.saved(), g.journal.begin()
+    env, since, switched = g.env.saved(), g.journal.begin(), len(g.switched)
     scope = Scope(Body(g.graph.body))
     g.nested = True
     torch.clear_autocast_cache()  # weights that were cast in one body are not there in another
@@ -51,6 +55,7 @@ def inside(g: Recorder, condition: Any = None) -> Generator[Scope]:
             scope.lost = sharing.lost_inside(g, since, scope.body)
     finally:
         torch.clear_autocast_cache()
+        scope.switched = gradients.switched_back(g, switched)
         gradients.forgotten(g, since)
         g.journal.put_back(since)
         g.env.restore(env)

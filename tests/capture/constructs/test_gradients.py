@@ -103,6 +103,51 @@ def beside_a_branch(x: T) -> T:
         return gradient(x**2 + shift, x)
 
 
+@case(*SIGNS)
+def of_a_place_of_what_is_written_later(x: T) -> T:
+    with torch.enable_grad():
+        x = leaf(x)
+        y = x * 2
+        row = y[x[:, 0].argmax()]
+        part = row[1:]
+        y[0] = x[0] ** 3
+        y.mul_(x)
+        return gradient(part * row.sum(), x)
+
+
+@case(*SIGNS)
+def of_a_place_of_what_becomes_tracked_later(x: T) -> T:
+    with torch.enable_grad():
+        y = torch.zeros(x.shape)
+        row = y[x[:, 0].argmax()]
+        x = leaf(x)
+        y.add_(x**2)
+        return gradient(row**2 + y[0], x)
+
+
+@case(*SIGNS)
+def switched_on_where_it_is_wanted(x: T) -> T:
+    y = x * 1
+    if x.sum() > 0:
+        with torch.enable_grad():
+            y.requires_grad_()
+            y = x - gradient(y**2, y)
+    else:
+        y = y * (5 if y.requires_grad else 7)
+    return y
+
+
+@case(*SIGNS)
+def switched_on_by_both_sides(x: T) -> T:
+    y = x * 1
+    if x.sum() > 0:
+        y.requires_grad_()
+    else:
+        y.requires_grad = True
+    with torch.enable_grad():
+        return gradient(y**3, y) if y.requires_grad else x
+
+
 @case.parametrize()
 def test_gradients(case: Case) -> None:
     """As eager: what data decides is beside them, or a place."""
@@ -220,4 +265,19 @@ def test_gradients_through_what_data_decides_are_refused(function: Callable[[T],
             return function(leaf(x))
 
     with pytest.raises(DataDependentError, match=r"test_gradients\.py:\d+.*\nThis takes a gradient through"):
+        capture(model, (positive(5, 3),))
+
+
+def test_switched_on_by_one_side() -> None:
+    """Whether it is on behind the branch, data decides."""
+
+    def model(x: T) -> T:
+        y = x * 1
+        if x.sum() > 0:
+            y.requires_grad_()
+        return x * 2 if y.requires_grad else x * 3
+
+    with pytest.raises(
+        DataDependentError, match=r"test_gradients\.py:\d+.*\nData or a size decides whether a"
+    ):
         capture(model, (positive(5, 3),))
