@@ -150,6 +150,21 @@ def test_dimensions_that_must_agree_are_unified() -> None:
     assert {a.kind for a in captured.assumptions} == {"unified"}
 
 
+def test_the_smaller_of_two_sizes_that_turn_out_equal() -> None:
+    """It is the one size from then on, by the name that the input has."""
+
+    def function(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        least = torch.sym_min(a.shape[1], b.shape[1])
+        first = a.narrow(1, 0, least) * 2
+        return torch.cat([a, b]), first
+
+    captured = parity(function, (torch.ones(2, 3), torch.ones(4, 3)), (torch.ones(1, 5), torch.ones(2, 5)))
+    assert [list(v.shape or ()) for v in captured.model.graph.inputs] == [
+        ["a_batch", "a_dim1"],
+        ["b_batch", "a_dim1"],
+    ]
+
+
 def test_a_loop_over_a_size_stays_a_loop() -> None:
     """`for i in range(x.shape[1])` is a Loop: the dimension stays dynamic."""
 

@@ -315,12 +315,16 @@ class SizeSymbols(ShapeEnv):
 
     def put(self, symbol: Any, value: Any) -> None:
         """A symbol or formula is the other formula from here on."""
-        self._replace = {
-            k.xreplace({symbol: value}) if not k.is_Symbol else k: v.xreplace({symbol: value})
-            for k, v in self._replace.items()
-        }
-        self._replace = {k: v for k, v in self._replace.items() if not k.is_number and k != v}
-        self._replace[symbol] = value
+        moved: dict[Any, Any] = {}
+        became: dict[Any, Any] = {}  # derived sizes that are plain ones now: the least of two that are equal
+        for k, v in self._replace.items():
+            formula, made = k if k.is_Symbol else k.xreplace({symbol: value}), v.xreplace({symbol: value})
+            if formula.is_Symbol and not k.is_Symbol and made in self.definitions:
+                became[made] = formula
+            elif not formula.is_number and formula != made:
+                moved[formula] = made
+        self._replace = {k: v.xreplace(became) for k, v in moved.items()} | became
+        self._replace[symbol] = value.xreplace(became)
         self.learned()
         numbers: dict[Any, Any] = {}
         for derived, definition in self.definitions.items():
