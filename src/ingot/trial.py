@@ -46,34 +46,23 @@ RUNS = 8  # of a module that draws numbers, or whose inputs are moved by their r
 def with_ties(
     differences: Callable[[T], dict[str, float]], wanted: T, again: Callable[[], T]
 ) -> tuple[dict[str, float], list[str]]:
-    """The differences from what the module gives, and the lines where it gives that only with equal values in
-    ONNX's order, which torch leaves open, or with the distances that it takes of fewer rows.
+    """The differences from what the module gives, and the lines where it gives that only with what torch
+    leaves open as the model has it: equal values in ONNX's order, say.
 
     Raises:
-        VerificationError: the outputs differ, in whatever order equal values come.
+        VerificationError: the outputs differ, whichever of them are taken.
     """
-    from ingot.capture.distances import FromDifferences
-    from ingot.capture.ties import FirstOfEqual
+    from ingot.capture.left_open import as_the_model
 
     try:
         return differences(wanted), []
     except VerificationError:
-        with FirstOfEqual() as first, FromDifferences() as direct:  # inputs moved by their rounding, too
+        with as_the_model() as told:  # inputs moved by their rounding, too
             wanted = again()
-            if not (first.lines or direct.lines):
+            if not told():
                 raise
             found = differences(wanted)
-    return found, [
-        *(
-            f"the order of equal values, which torch leaves open ({line}): the model takes the first"
-            for line in first.lines
-        ),
-        *(
-            f"the digits that torch loses in distances of more than 25 rows ({line}): the model takes them "
-            "from differences, as torch does for fewer"
-            for line in direct.lines
-        ),
-    ]
+    return found, told()
 
 
 @dataclass
@@ -231,11 +220,10 @@ class Trial:
             if captured.recording.touched or self.drawn:  # a draw would be the first difference
                 raise
             from ingot.capture.bisect import first_difference
-            from ingot.capture.distances import FromDifferences
-            from ingot.capture.ties import FirstOfEqual
+            from ingot.capture.left_open import as_the_model
 
             feeds = captured.feeds(rows[0])
-            with FirstOfEqual(), FromDifferences():
+            with as_the_model():
                 node = first_difference(captured, captured.source, self.runner, rows[0], feeds, differs)
             raise VerificationError(f"{error}{node}") from error
         if not report.cases and self.rtol is None:

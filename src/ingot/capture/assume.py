@@ -25,6 +25,7 @@ Kind = Literal[
     "output",
     "training",
     "unwritten",
+    "open",
     "runtime",
 ]
 Status = Literal["proved", "checked", "fixed"]
@@ -48,6 +49,8 @@ class Assumption:
             what it was, and is no output of the model; `training`: a layer was in training mode, in which it
             may be another function, and is exported as after `.eval()`; `unwritten`: something may read
             what `torch.empty` leaves in a tensor, which is 0 in the model and anything in the module;
+            `open`: PyTorch leaves open which of several results an operator gives, and the model's may be
+            others: verification says where that made a difference;
             `runtime`: ONNX Runtime has no kernels for operators of the model, and does not load it
     where   file:line in the user's code, or the argument's or the layer's name
     what    the condition or fact, in words or as a formula over the names of dimensions

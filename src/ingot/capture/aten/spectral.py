@@ -1,8 +1,7 @@
-"""Singular values, and what is unique about them: norms, ranks, pseudo-inverses; eigenvalues of symmetric
-matrices.
+"""Singular values and vectors, pseudo-inverses, least squares; eigenvalues and vectors of symmetric ones.
 
 By one-sided Jacobi rotations in float64. Singular vectors and eigenvectors are defined up to sign (and more
-where values repeat), so no other library's can be reproduced; they are used here only where signs cancel.
+where values repeat), so no other library's can be reproduced: `bases` says which ones the model gives.
 """
 
 # Rows take whatever the ATen call was given, needed or not; torch is untyped.
@@ -11,16 +10,18 @@ where values repeat), so no other library's can be reproduced; they are used her
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from ingot.capture.aten.linalg import bound
+from ingot.capture.aten.linalg import bound, count_of, positions, smaller, without_elements
 from ingot.capture.aten.loops import loop
 from ingot.capture.aten.registry import row, whole
+from ingot.capture.bases import earlier_first, largest, oriented, rank_of, signs
+from ingot.capture.fakes import hint
 from ingot.capture.graph import GraphWriter
 from ingot.errors import ExportError
 
@@ -32,37 +33,15 @@ SWEEPS = 14
 _DOUBLE = ir.DataType.DOUBLE
 
 
-def _rounds(m: int) -> tuple[np.ndarray, np.ndarray]:
-    """A tournament of m columns (m even): in each of m - 1 rounds every column meets another; and the order
-    that puts [first of each pair, second of each pair] back.
-    """
-    circle, rows, back = list(range(m)), [], []
-    for _ in range(m - 1):
-        pairs = [(circle[i], circle[m - 1 - i]) for i in range(m // 2)]
-        order = [p for p, _ in pairs] + [q for _, q in pairs]
-        rows.append(order)
-        back.append([order.index(c) for c in range(m)])
-        circle = [circle[0], circle[-1], *circle[1:-1]]
-    return np.array(rows, dtype=np.int64), np.array(back, dtype=np.int64)
-
-
 def decomposed(g: Recorder, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U, S and V of [b, n, m] in float64 with n ≥ m, S from the largest on; U and V up to signs."""
-    m = g.sizes.number(a.shape[2])
-    if m is None:
-        raise ExportError(
-            "singular values of a matrix whose smaller dimension is dynamic: the rotations are laid out for "
-            "a "
-            "number of columns. Make that dimension static with dynamic_shapes."
-        )
-    batch, n = a.shape[0], a.shape[1]
-    wide, odd = a.double(), m % 2
-    turned = torch.eye(m, dtype=torch.float64).expand(batch, m, m)
-    if odd:
-        wide, turned = torch.constant_pad_nd(wide, [0, 1]), torch.constant_pad_nd(turned, [0, 1])
-    if m > 1:
-        wide, turned = _rotated(g, wide, turned, m + odd)
-    wide, turned = wide.narrow(2, 0, m), turned.narrow(2, 0, m)
+    """U, S and V of [b, n, m] in float64, S from the largest on; U and V up to signs.
+
+    There are m of each, of which those beyond n belong to values of 0, and columns of U to none: they are 0.
+    """
+    batch, n, m = a.shape
+    wide, turned = a.double(), torch.eye(m, dtype=torch.float64).expand(batch, m, m)
+    if g.sizes.number(m) != 1:
+        wide, turned = _rotated(g, wide, turned)
     values = torch.linalg.vector_norm(wide, dim=1)
     values, order = torch.sort(values, dim=-1, descending=True)
     wide = torch.gather(wide, 2, order.unsqueeze(1).expand(batch, n, m))
@@ -71,80 +50,151 @@ def decomposed(g: Recorder, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return wide / safe.unsqueeze(1), values, turned
 
 
-def _rotated(g: Recorder, wide: Tensor, turned: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    rows, back = _rounds(m)
-    half = m // 2
+def _rotated(g: Recorder, wide: Tensor, turned: Tensor) -> tuple[Tensor, ...]:
+    """The columns after all sweeps: a tournament, in each of whose rounds each column meets another, an empty
+    one where they are odd. The first stays in its place and the others go round, until all are home.
+    """
+    m: Any = wide.shape[2]
+    even = m + m % 2
+    known = g.sizes.number(even)
 
     def body(b: GraphWriter, turn: ir.Value, x: ir.Value, v: ir.Value) -> list[ir.Value]:
-        k = b.op("Mod", turn, b.const(m - 1))
-        order = b.op("Gather", b.const(rows), k, axis=0)
-        home = b.op("Gather", b.const(back), k, axis=0)
-        first = b.op("Slice", order, b.const([0]), b.const([half]))
-        second = b.op("Slice", order, b.const([half]), b.const([m]))
-        p, q = (b.op("Gather", x, at, axis=2) for at in (first, second))
-        vp, vq = (b.op("Gather", v, at, axis=2) for at in (first, second))
-        down = b.const([1])
+        del turn
+        zero, one, axis = b.const([0]), b.const([1]), b.const([2])
+        size = b.op("Shape", x, start=2, end=3) if known is None else b.const([known])
+        half = b.op("Div", size, b.const([2])) if known is None else b.const([known // 2])
+        below = b.op("Sub", half, one) if known is None else b.const([known // 2 - 1])
+        back = b.const([-1])
+
+        def paired(x: ir.Value) -> tuple[ir.Value, ir.Value]:
+            return b.op("Slice", x, zero, half, axis), b.op("Slice", x, back, below, axis, back)
+
+        def gone_round(p: ir.Value, q: ir.Value) -> ir.Value:
+            firsts = [b.op("Slice", x, zero, one, axis) for x in (p, q)]
+            return b.op(
+                "Concat",
+                *firsts,
+                b.op("Slice", p, one, half, axis),
+                b.op("Slice", q, back, zero, axis, back),
+                axis=2,
+            )
+
+        (p, q), (vp, vq) = paired(x), paired(v)
         pp, qq, pq = (
-            b.op("ReduceSum", b.op("Mul", *pair), down, keepdims=1) for pair in ((p, p), (q, q), (p, q))
+            b.op("ReduceSum", b.op("Mul", *pair), one, keepdims=1) for pair in ((p, p), (q, q), (p, q))
         )
-        zero, one = b.const(0.0, _DOUBLE), b.const(1.0, _DOUBLE)
+        none, unit = b.const(0.0, _DOUBLE), b.const(1.0, _DOUBLE)
         still = b.op(
             "LessOrEqual", b.op("Mul", pq, pq), b.op("Mul", b.op("Mul", pp, qq), b.const(1e-34, _DOUBLE))
         )
-        safe = b.op("Where", still, one, pq)
+        safe = b.op("Where", still, unit, pq)
         zeta = b.op("Div", b.op("Sub", qq, pp), b.op("Add", safe, safe))
-        sign = b.op("Where", b.op("Less", zeta, zero), b.const(-1.0, _DOUBLE), one)
-        root = b.op("Sqrt", b.op("Add", one, b.op("Mul", zeta, zeta)))
+        sign = b.op("Where", b.op("Less", zeta, none), b.const(-1.0, _DOUBLE), unit)
+        root = b.op("Sqrt", b.op("Add", unit, b.op("Mul", zeta, zeta)))
         t = b.op("Div", sign, b.op("Add", b.op("Abs", zeta), root))
-        t = b.op("Where", still, zero, t)
-        c = b.op("Div", one, b.op("Sqrt", b.op("Add", one, b.op("Mul", t, t))))
+        t = b.op("Where", still, none, t)
+        c = b.op("Div", unit, b.op("Sqrt", b.op("Add", unit, b.op("Mul", t, t))))
         s = b.op("Mul", c, t)
 
         def turned(p: ir.Value, q: ir.Value) -> ir.Value:
             new_p = b.op("Sub", b.op("Mul", c, p), b.op("Mul", s, q))
-            new_q = b.op("Add", b.op("Mul", s, p), b.op("Mul", c, q))
-            return b.op("Gather", b.op("Concat", new_p, new_q, axis=2), home, axis=2)
+            return gone_round(new_p, b.op("Add", b.op("Mul", s, p), b.op("Mul", c, q)))
 
         return [turned(p, q), turned(vp, vq)]
 
-    states = [g.val(wide), g.val(turned)]
-    made = loop(g, g.const(SWEEPS * (m - 1)), states, [_DOUBLE] * 2, [3, 3], body)
-    return bound(g, wide.shape, torch.float64, made[0]), bound(g, turned.shape, torch.float64, made[1])
+    states = [g.val(torch.constant_pad_nd(x, [0, even - m])) for x in (wide, turned)]
+    made = loop(g, g.operand(SWEEPS * (even - 1), torch.int64), states, [_DOUBLE] * 2, [3, 3], body)
+    return tuple(_first(g, x.shape, v) for x, v in zip((wide, turned), made, strict=True))
+
+
+def _first(g: Recorder, shape: Sequence[Any], x: ir.Value) -> Tensor:
+    """As many along the last axis of a value as this shape has, which are there: nothing has to be proved."""
+    axis = g.const([len(shape) - 1])
+    return bound(g, shape, torch.float64, g.op("Slice", x, g.const([0]), g.sizes.dim(shape[-1]), axis))
 
 
 def _tall(a: Tensor) -> tuple[Tensor, bool]:
-    """[.., n, m] as [b, n, m] with n ≥ m, and whether that took a transposition."""
-    flat = a.reshape(-1, a.shape[-2], a.shape[-1])
-    wide = bool(a.shape[-1] > a.shape[-2])
-    return (flat.mT if wide else flat), wide
+    """[.., n, m] as [b, n, m], and whether transposed: where the example has n below m, as fewer columns are
+    less work.
+    """
+    n, m = a.shape[-2:]
+    is_wide = hint(n) < hint(m)
+    flat = a.reshape(count_of(a), n, m)
+    return (flat.mT if is_wide else flat), is_wide
 
 
 def singular_values(g: Recorder, a: Tensor) -> Tensor:
     """[.., min(n, m)] in float64."""
     tall, _ = _tall(a)
-    values = decomposed(g, tall)[1]
-    return values.reshape([*a.shape[:-2], values.shape[-1]])
+    least = smaller(*a.shape[-2:])
+    values = _first(g, [count_of(a), least], g.val(decomposed(g, tall)[1]))
+    return values.reshape([*a.shape[:-2], least])
 
 
-def _refuse_vectors(what: str) -> ExportError:
-    return ExportError(
-        f"{what} are defined up to their signs, and which ones PyTorch's library picks cannot be "
-        f"reproduced. Take "
-        "the values alone (torch.linalg.svdvals, eigvalsh) or what does not depend on the signs "
-        "(torch.linalg.pinv)."
-    )
+def _left_open(g: Recorder, what: str) -> None:
+    g.assume("open", f"{what} are not unique, and the model's may be others than PyTorch's", "fixed")
 
 
 @row("_linalg_svd")
 def svd(
     g: Recorder, out: Any, a: Tensor, full_matrices: bool = False, compute_uv: bool = True, **kwargs: Any
-) -> list[ir.Value | ExportError]:
-    """Singular values; the vectors are refused where something uses them."""
+) -> list[ir.Value]:
+    """Singular values, and those of the vectors that `bases` says."""
     if g.is_empty(a):
         made = g.recorded(lambda: [_unit(o) for o in out])
         return [g.val(m) for m in made]
-    refused = _refuse_vectors("singular vectors")
-    return [refused, g.operand(g.recorded(singular_values, g, a), out[1].dtype), refused]
+    if not compute_uv:
+        values = g.operand(g.recorded(singular_values, g, a), out[1].dtype)
+        return [without_elements(g, out[0]), values, without_elements(g, out[2])]
+    _left_open(g, "singular vectors")
+    made = g.recorded(_singular, g, a, full_matrices)
+    return [g.operand(m, o.dtype) for m, o in zip(made, out, strict=True)]
+
+
+def _singular(g: Recorder, a: Tensor, is_full: bool) -> list[Tensor]:
+    """U, S and Vᵀ in float64."""
+    tall, is_wide = _tall(a)
+    n, m = tall.shape[-2:]
+    least = smaller(n, m)
+    left, values, right = decomposed(g, tall)
+    values = _first(g, [count_of(a), least], g.val(values))
+    rank = rank_of(values, a)
+    left = _completed(g, left, rank, n if is_full else least)
+    right = _completed(g, right, rank, m if is_full else least)
+    u, v = (right, left) if is_wide else (left, right)
+    u, v = oriented(u, v, rank)
+    return [x.reshape([*a.shape[:-2], *x.shape[1:]]) for x in (u, values, v.mT)]
+
+
+def _completed(g: Recorder, u: Tensor, rank: Tensor, count: Any) -> Tensor:
+    """See `bases.completed`: the first columns of [b, n, m], as many as `rank` says, and others up to
+    `count`, one of each matrix in a turn.
+    """
+    batch, n, m = u.shape
+    places = torch.arange(count)
+    u = u.index_select(-1, places.clamp(max=m - 1))
+    u = torch.where(places < rank.unsqueeze(-2), u, 0.0)
+    fewest = torch.cat([rank.reshape(-1), torch.full([1], count)]).amin()
+    weights = g.val(earlier_first(n))
+
+    def body(b: GraphWriter, turn: ir.Value, u: ir.Value, rank: ir.Value) -> list[ir.Value]:
+        double = _DOUBLE
+        used = b.op("ReduceSumSquare", u, b.const([2]), keepdims=0)
+        left = b.op("Mul", b.op("Sub", b.const(1.0, double), used), weights)
+        at = b.op("ArgMax", left, axis=1, keepdims=1)
+        axis = b.op("Equal", positions(b, u, 1), b.op("Unsqueeze", at, b.const([2])))
+        axis = b.op("Cast", axis, to=double)
+        across = b.op("Transpose", u, perm=[0, 2, 1])
+        for _ in range(2):  # what rounding has left of it
+            axis = b.op("Sub", axis, b.op("MatMul", u, b.op("MatMul", across, axis)))
+        axis = b.op("Div", axis, b.op("ReduceL2", axis, b.const([1]), keepdims=1))
+        place = b.op("Unsqueeze", b.op("Add", rank, turn), b.const([2]))
+        return [b.op("Where", b.op("Equal", positions(b, u, 2), place), axis, u), rank]
+
+    turns = g.val(count - fewest)
+    states = [g.val(u), g.val(rank)]
+    made = loop(g, turns, states, [_DOUBLE, ir.DataType.INT64], [3, 2], body)
+    return bound(g, [batch, n, count], torch.float64, made[0])
 
 
 def _unit(o: Tensor) -> Tensor:
@@ -154,24 +204,28 @@ def _unit(o: Tensor) -> Tensor:
 
 
 @row("_linalg_eigh")
-def eigh(
-    g: Recorder, out: Any, a: Tensor, uplo: str = "L", compute_v: bool = True
-) -> list[ir.Value | ExportError]:
-    """Eigenvalues of a symmetric matrix: singular values of it moved to where all are positive, moved
-    back.
+def eigh(g: Recorder, out: Any, a: Tensor, uplo: str = "L", compute_v: bool = True) -> list[ir.Value]:
+    """Eigenvalues of a symmetric matrix, singular values of it moved to where all are positive, moved back;
+    and those of the eigenvectors that `bases` says.
     """
     if g.is_empty(a):
         made = g.recorded(lambda: [_unit(o) for o in out])
         return [g.val(m) for m in made]
 
-    def call() -> Tensor:
-        whole = symmetric(a, uplo == "L").double()
+    def call() -> tuple[Tensor, Tensor]:
+        whole = symmetric(a, uplo == "L").double().reshape(count_of(a), *a.shape[-2:])
         size = torch.linalg.vector_norm(whole, dim=(-2, -1), keepdim=True)
         eye = torch.eye(a.shape[-1], dtype=torch.float64)
-        values = singular_values(g, whole + size * eye) - size.squeeze(-1)
-        return values.flip(-1)
+        _, values, vectors = decomposed(g, whole + size * eye)
+        values, order = torch.sort(values - size.squeeze(-1), dim=-1, stable=True)
+        vectors = torch.gather(vectors, 2, order.unsqueeze(1).expand(vectors.shape))
+        return values.reshape(a.shape[:-1]), (vectors * signs(vectors)).reshape(a.shape)
 
-    return [g.operand(g.recorded(call), out[0].dtype), _refuse_vectors("eigenvectors")]
+    values, vectors = (g.operand(x, a.dtype) for x in g.recorded(call))
+    if not compute_v:
+        return [values, without_elements(g, out[1])]
+    _left_open(g, "eigenvectors")
+    return [values, vectors]
 
 
 def symmetric(a: Tensor, lower: bool) -> Tensor:
@@ -184,14 +238,14 @@ def _inverted(g: Recorder, a: Tensor, atol: Any, rtol: Any, hermitian: bool = Fa
     whole = symmetric(a, True) if hermitian else a
     tall, turned = _tall(whole)
     u, s, v = decomposed(g, tall)
-    limit = s.narrow(-1, 0, 1)
+    limit = largest(s)
     rank = a.dim() - 2
 
     def each(x: Any) -> Any:
         x = torch.as_tensor(x)
         return x.double().expand(a.shape[:-2]).reshape(-1, 1) if rank else x.double().reshape(-1, 1)
 
-    epsilon: Any = torch.finfo(a.dtype).eps * tall.shape[-2]
+    epsilon: Any = torch.finfo(a.dtype).eps * torch.sym_max(*a.shape[-2:])
     relative = each(rtol) if rtol is not None else (epsilon if atol is None else torch.zeros_like(limit))
     if atol is not None and rtol is None:
         relative = torch.where(each(atol) > 0, torch.zeros_like(limit), torch.full_like(limit, epsilon))
@@ -282,7 +336,7 @@ def lstsq(
             found = found.squeeze(-1)
         values = singular_values(g, input)
         least = torch.finfo(input.dtype).eps * torch.sym_max(*input.shape[-2:]) if rcond is None else rcond
-        rank = (values > values.narrow(-1, 0, 1) * least).sum(-1)
+        rank = (values > largest(values) * least).sum(-1)
         return [found, rest, rank, values]
 
     solution, residuals, rank, values = (
