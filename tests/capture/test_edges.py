@@ -16,7 +16,7 @@ from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.errors import IngotError
 from ingot.verify import verify_capture
-from tests.capture.support import parity, seeded
+from tests.capture.support import OrtError, ort_runner, parity, seeded
 
 torch.manual_seed(0)
 R, Z = torch.randn, torch.zeros
@@ -337,6 +337,20 @@ def test_group_norm_of_any_batch() -> None:
     parity(lambda x: F.group_norm(x, 2), (R(2, 4, 3, 5),), *[(R(s),) for s in shapes], dynamic_shapes=dims)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
+def test_group_norm_of_any_channels(dtype: torch.dtype) -> None:
+    """Without weights nothing says how many there are; those that make up no groups fail."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return F.group_norm(x, 2)
+
+    inputs = [(R(*s).to(dtype),) for s in ((2, 4, 3, 5), (1, 6, 2, 2), (3, 2, 1, 4))]
+    captured = parity(function, *inputs, tolerance=2e-3 if dtype == torch.float16 else 1e-5)
+    odd = captured.feeds([R(1, 3, 2, 2).to(dtype)])
+    with pytest.raises(OrtError):
+        ort_runner(captured.model)(odd, captured.output_names)
+
+
 SIGNED = torch.tensor([0.0, -0.0, 1.0, -1.0, INF, -INF, NAN, 1e-42, -3e38, 0.3])
 
 
@@ -621,3 +635,11 @@ def test_checked_decompositions_are_assumed(name: str) -> None:
 
     program = ingot.export(forward, (matrix,))
     assert any("PyTorch raises" in a.what for a in program.assumptions)
+
+
+@pytest.mark.parametrize("pad", [(-1, 2, 1, -1), (2, -2, -1, 1), (-1, -1, 0, 1)])
+def test_a_mirror_of_what_is_cut_off_elsewhere(pad: tuple[int, ...]) -> None:
+    """A border that is mirrored is the whole tensor's, also where the other end is cut off."""
+    inputs = [(R(*s),) for s in ((2, 2, 5, 6), (1, 2, 2, 4), (2, 1, 3, 3))]
+    parity(lambda x: F.pad(x, pad, "reflect"), *inputs)
+    parity(lambda x: F.pad(x, pad, "replicate"), *inputs)

@@ -28,6 +28,13 @@ def ints(*shape: int, high: int = 5) -> torch.Tensor:
     return torch.randint(0, high, shape)
 
 
+def written(x: torch.Tensor, places: Any, values: Any) -> torch.Tensor:
+    """A copy with values at these places."""
+    y = x.clone()
+    y[places] = values
+    return y
+
+
 Case = tuple[str, Callable[..., Any], tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
 
 
@@ -321,6 +328,18 @@ INDEXING: list[Case] = [
         (R(2, 6), ints(2, 1)),
     ),
     ("put", lambda x, i: x.index_put((i,), torch.tensor(7.0)), (R(6, 3), ints(4)), (R(5, 2), ints(2))),
+    (
+        "put_beside_a_slice",
+        lambda x, i, j, v: (
+            written(x, (slice(None), i, slice(None), j), v),
+            written(x, (slice(None), i, slice(None), j), 7.0),
+            written(x, (slice(None), i, slice(None), torch.arange(3) > 1), v[:, :1]),
+            written(x, (i * 0, slice(None), j.clamp(max=1)), v[:, :1, 0, None]),
+            torch.ops.aten.index_put(x, [None, i, None, j], v, True),
+        ),
+        (R(3, 5, 2, 3), ints(4), ints(4, high=3), R(4, 3, 2)),
+        (R(2, 6, 4, 3), ints(1), ints(1, high=3), R(1, 2, 4)),
+    ),
     (
         "put_rows",
         lambda x, i, v: x.index_put((i,), v, accumulate=True),

@@ -46,3 +46,13 @@ def test_only_windows_that_hold_them_have_nan_and_infinities(
         for numbers in ((), (float("nan"),), (inf, -inf), (large, large, -inf))
     ]
     parity(function, *inputs, dynamic_shapes=dynamic, tolerance=2e-5 if dtype == torch.float32 else 2e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+def test_where_the_largest_of_a_whole_plane_is(spatial: int, dtype: torch.dtype) -> None:
+    """Of planes of any size: the first of equal ones."""
+    pool = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[spatial - 1]
+    shapes = [(2, 3, *[4, 5, 3][:spatial]), (1, 2, *[2, 1, 6][:spatial]), (3, 1, *[1, 1, 1][:spatial])]
+    inputs = [(with_numbers(s, dtype).round(),) for s in shapes]
+    parity(lambda x: pool(x, 1, return_indices=True), *inputs)

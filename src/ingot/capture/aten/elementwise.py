@@ -562,7 +562,8 @@ def clamp(g: Recorder, out: Tensor, a: Tensor, min: Any = None, max: Any = None)
     """Between two bounds, either of which may be missing; bounds may be tensors. NaN where a bound is NaN,
     which onnxruntime's Clip passes over.
     """
-    dtype, wide = out.dtype, _compared_in(out.dtype)
+    dtype = out.dtype
+    wide = torch.int32 if dtype == torch.bool else _compared_in(dtype)
 
     def operand(v: Any) -> ir.Value:
         return g.cast(g.operand(v, dtype), dtype, wide)

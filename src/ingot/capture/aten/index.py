@@ -265,11 +265,7 @@ def index_put(
             axis += 1
     axes = [d for d, _, _ in expanded]
     rest = [d for d in range(rank) if d not in axes]
-    first = axes[0] != 0
-    if first and axes != list(range(axes[0], axes[0] + len(axes))):
-        raise ExportError(
-            "a write through index tensors with a slice between them; transpose the tensor first."
-        )
+    stay = axes[0] != 0 and axes == list(range(axes[0], axes[0] + len(axes)))  # where they stand in values
     perm = axes + rest
     moved = g.op("Transpose", x, perm=perm) if perm != list(range(rank)) else x
     at = _stacked(g, [v for _, v, _ in expanded], [r for _, _, r in expanded])
@@ -277,7 +273,7 @@ def index_put(
     # Updates have the shape of the positions followed by the axes that are not indexed.
     tail = g.op("Slice", g.op("Shape", moved), g.const([len(axes)]), g.const([1 << 31]), g.const([0]))
     lead = g.op("Slice", g.op("Shape", at), g.const([0]), g.const([-1]), g.const([0]))
-    if first and adjacent_values(values, selected, len(rest)):
+    if stay and adjacent_values(values, selected, len(rest)):
         before = axes[0]
         missing = selected + len(rest) - values.dim()
         if missing:

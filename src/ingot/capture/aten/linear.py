@@ -221,7 +221,9 @@ def cdist(g: Recorder, out: Tensor, x1: Tensor, x2: Tensor, p: float, compute_mo
 
 @composed("addbmm")
 def addbmm(c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    """beta c + alpha Σ a b over the batch."""
+    """beta c + alpha Σ a b over the batch; torch cuts the factors of whole numbers to whole ones."""
+    if not (c.is_floating_point() or c.is_complex()):
+        alpha, beta = int(alpha), int(beta)
     product = torch.matmul(a, b).sum(0)
     product = product if alpha == 1 else product * alpha
     if beta == 0:

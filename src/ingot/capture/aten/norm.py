@@ -16,11 +16,11 @@ import torch
 from ingot.capture.aten.reduce import deviation, reduced
 from ingot.capture.aten.registry import composed, row, whole
 from ingot.capture.aten.shape import reshape_to
+from ingot.capture.checks import demand
 from ingot.capture.fakes import checked, dense
 from ingot.capture.request import recorder
 from ingot.capture.size_symbols import product
 from ingot.capture.tensors import inner_dtype
-from ingot.errors import ExportError
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -152,12 +152,13 @@ def group_norm(
     """GroupNormalization from opset 21; before it an instance normalisation over the groups."""
     x, dtype = g.val(input), input.dtype
     channels = g.sizes.number(input.shape[1])
-    if channels is None:
-        raise ExportError("group_norm needs a static number of channels; give it in dynamic_shapes.")
     if g.is_empty(input):
         return x
-    if dtype == torch.float64:
-        return _of_float64(g, input, num_groups, weight, bias, eps)
+    if channels is None:
+        whole: Any = input.shape[1] % num_groups == 0
+        demand(g, whole, "group_norm would refuse channels that do not make up groups here")
+    if channels is None or dtype == torch.float64:
+        return _in_steps(g, input, num_groups, weight, bias, eps)
     if g.opset >= 21:
         scale = g.val(weight) if weight is not None else _filled(g, [channels], 1.0, dtype)
         shift = g.val(bias) if bias is not None else _filled(g, [channels], 0.0, dtype)
@@ -172,12 +173,13 @@ def group_norm(
     return y if bias is None else g.op("Add", y, _per_channel(g, bias, input.dim()))
 
 
-def _of_float64(g: Recorder, x: Tensor, groups: Any, weight: Any, bias: Any, eps: float) -> ir.Value:
-    """Group normalisation in steps: onnxruntime has InstanceNormalization of float32 alone, and ONNX's
-    GroupNormalization takes its statistics in float32.
+def _in_steps(g: Recorder, x: Tensor, groups: Any, weight: Any, bias: Any, eps: float) -> ir.Value:
+    """Group normalisation of any number of channels, and of float64: onnxruntime has InstanceNormalization of
+    float32 alone, and ONNX's GroupNormalization takes its statistics in float32.
     """
     n, c, *rest = x.shape
-    return g.val(g.recorded(native_group_norm, x, weight, bias, n, c, product(rest), groups, eps)[0])
+    made = g.recorded(native_group_norm, x, weight, bias, n, c, product(rest), groups, eps)[0]
+    return g.operand(made, x.dtype)
 
 
 @whole(torch.batch_norm, meta=_fake_channels)
@@ -258,7 +260,7 @@ def instance_norm(
     if g.is_empty(input):
         return g.val(input)
     if input.dtype == torch.float64:
-        return _of_float64(g, input, input.shape[1], weight, bias, eps)
+        return _in_steps(g, input, input.shape[1], weight, bias, eps)
     channels = [input.shape[1]]
     scale = g.val(weight) if weight is not None else _filled(g, channels, 1.0, input.dtype)
     shift = g.val(bias) if bias is not None else _filled(g, channels, 0.0, input.dtype)

@@ -13,7 +13,6 @@ import onnx_ir as ir
 import torch
 
 from ingot.capture.aten.registry import row
-from ingot.capture.aten.shape import END, slice_values
 
 if TYPE_CHECKING:
     from ingot.capture.record import Recorder
@@ -32,20 +31,18 @@ def padded(
     axes = [rank - 1 - i for i in range(count)]
     begins, ends = list(pad[0::2]), list(pad[1::2])
     if mode != "constant" and any(isinstance(p, int) and p < 0 for p in pad):
-        # Only a constant border may be negative in ONNX. The nearest element is one of the whole tensor's;
-        # of a mirrored one, what is cut is cut first.
-        if mode == "edge":
-            for axis, low, high in zip(axes, begins, ends, strict=True):
-                size = g.op("Squeeze", g.op("Shape", x, start=axis, end=axis + 1), g.const([0]))
-                count = g.op("Add", size, g.operand(low + high, torch.int64))
-                at = g.op("Sub", g.op("Range", g.const(0), count, g.const(1)), g.operand(low, torch.int64))
-                last = g.op("Sub", size, g.const(1))
-                x = g.op("Gather", x, g.op("Min", g.op("Max", at, g.const(0)), last), axis=axis)
-            return x
+        # Only a constant border may be negative in ONNX. An element of another is one of the whole tensor's.
         for axis, low, high in zip(axes, begins, ends, strict=True):
-            if low < 0 or high < 0:
-                x = slice_values(g, x, axis, max(-low, 0), high if high < 0 else END)
-        begins, ends = ([max(p, 0) for p in ps] for ps in (begins, ends))
+            size = g.op("Squeeze", g.op("Shape", x, start=axis, end=axis + 1), g.const([0]))
+            last = g.op("Sub", size, g.const(1))
+            count = g.op("Add", size, g.operand(low + high, torch.int64))
+            at = g.op("Sub", g.op("Range", g.const(0), count, g.const(1)), g.operand(low, torch.int64))
+            if mode == "edge":
+                at = g.op("Min", g.op("Max", at, g.const(0)), last)
+            else:
+                at = g.op("Sub", last, g.op("Abs", g.op("Sub", last, g.op("Abs", at))))
+            x = g.op("Gather", x, at, axis=axis)
+        return x
     widths: list[Any] = [0] * (
         2 * rank
     )  # of all axes: behind a Transpose, onnxruntime forgets the input `axes`

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.nothing import of_nothing_too
 from ingot.capture.aten.reduce import extreme
 from ingot.capture.aten.registry import Row, composed, instead, row, whole
 from ingot.capture.request import recorder
@@ -234,13 +235,22 @@ def adaptive_max_pool(g: Recorder, out: Any, x: Tensor, size: Any) -> Any:
     if all(n is not None and s and n % s == 0 for n, s in zip(lengths, sizes, strict=True)):
         window = [int(n or 0) // s for n, s in zip(lengths, sizes, strict=True)]
         return max_pool(g, out, x, window, spatial=spatial)
-    if all(s == 1 for s in sizes) and None in lengths and x.dtype == torch.float64:
-        axes = list(range(x.dim() - spatial, x.dim()))
-        return [extreme(g, "ReduceMax", g.val(x), x.dtype, axes, True), None]
     if all(s == 1 for s in sizes) and None in lengths:
+        place = g.recorded(_place_of_largest, x, spatial)  # which whoever does not use it loses
+        if x.dtype == torch.float64:
+            axes = list(range(x.dim() - spatial, x.dim()))
+            return [extreme(g, "ReduceMax", g.val(x), x.dtype, axes, True), g.val(place)]
         value, added = _batched(g, x, spatial)
-        return [_unbatched(g, g.op("GlobalMaxPool", value), added), None]
+        return [_unbatched(g, g.op("GlobalMaxPool", value), added), g.val(place)]
     return [g.val(v) for v in g.recorded(windowed_max, x, sizes)]
+
+
+def _place_of_largest(x: Tensor, spatial: int) -> Tensor:
+    """Of each plane, which the last axes are."""
+    lead = x.shape[:-spatial]
+    with of_nothing_too():
+        found = torch.argmax(x.reshape([*lead, product(x.shape[-spatial:])]), -1)
+    return found.reshape([*lead, *[1] * spatial])
 
 
 @instead(torch.adaptive_max_pool1d)
