@@ -40,3 +40,17 @@ def test_an_axis_whose_size_stays(mode: str, antialias: bool) -> None:
     torch.manual_seed(0)
     parity(function, (torch.randn(1, 2, 7, 30),), (torch.randn(1, 2, 25, 8),))
     parity(function, (torch.randn(1, 2, 7, 30),), dynamic_shapes=None)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(3, 4), (1, 11), (9, 20)])
+def test_a_filter_from_corner_to_corner(mode: str, size: tuple[int, int]) -> None:
+    """With antialias, smaller and larger: torch places the filter by its own scale, as no Resize does."""
+
+    def function(x: Tensor) -> Tensor:
+        return F.interpolate(x, size, mode=mode, antialias=True, align_corners=True)
+
+    torch.manual_seed(0)
+    parity(function, (torch.randn(1, 2, 7, 30),), (torch.randn(2, 2, 9, 4),), (torch.randn(1, 1, 1, 5),))
+    parity(function, (torch.randn(1, 2, 7, 13),), dynamic_shapes=None)
+    parity(function, (torch.randn(1, 2, 7, 13).double(),), tolerance=1e-9)

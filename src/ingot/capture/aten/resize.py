@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
+from ingot.capture.aten.antialias import filtered
 from ingot.capture.aten.registry import Row, row, whole
 from ingot.errors import ExportError
 
@@ -35,22 +36,24 @@ def _resize(
         samples = _Nearest(g, x, size, scales, attributes["coordinate_transformation_mode"] == "half_pixel")
         if not samples.by_resize():
             return samples.gathered()
-    if attributes["coordinate_transformation_mode"] == "align_corners" and "antialias" in attributes:
-        sizes = [(g.sizes.number(n), g.sizes.number(t)) for n, t in zip(before, size, strict=True)]
-        if not all(n is not None and t is not None and n <= t for n, t in sizes):
-            raise ExportError(
-                "interpolate with antialias=True and align_corners=True makes an image smaller with a filter "
-                "that ONNX does not have. Leave align_corners at False."
-            )
-    if attributes["coordinate_transformation_mode"] == "align_corners":
+    align_corners = attributes["coordinate_transformation_mode"] == "align_corners"
+    if align_corners:
         scales = ()  # corner to corner of the result's whole size, which ONNX takes from sizes only
-    for n, t, s in zip(before, size, scales, strict=False):
-        whole = all(isinstance(part, (int, float)) for part in (n, t, s))
-        if whole and int(n * s) != t:
+    apart = _apart(before, size, scales)
+    if "antialias" in attributes and (align_corners or apart):
+        if not x.dtype.is_floating_point:
             raise ExportError(
-                f"interpolate places samples by a scale of {s} and makes {t} of {n} elements, which is not "
-                "the scale's size; ONNX has one or the other. Give the size or the scale alone."
+                f"interpolate of {x.dtype} with antialias=True has no form in ONNX with align_corners=True, "
+                "or a scale beside another size. Convert the image to float32 first."
             )
+        given = list(scales) or [None] * len(size)
+        return g.val(g.recorded(filtered, x, size, given, align_corners, attributes["mode"]))
+    if apart:
+        n, t, s = apart
+        raise ExportError(
+            f"interpolate places samples by a scale of {s} and makes {t} of {n} elements, which is not "
+            "the scale's size; ONNX has one or the other. Give the size or the scale alone."
+        )
     if all(s is None for s in scales):
         return g.op("Resize", g.val(x), None, None, g.shape([*x.shape[:lead], *size]), **attributes)
     # The samples lie at 1 / scale, which need not be the ratio of the sizes.
@@ -64,6 +67,14 @@ def _resize(
         parts = [g.op("Unsqueeze", f, g.const([0])) for f in each]
         factor = g.op("Concat", g.const([1.0] * lead, torch.float32), *parts, axis=0)
     return g.op("Resize", g.val(x), None, factor, **attributes)
+
+
+def _apart(before: Sequence[Any], size: Sequence[Any], scales: Sequence[Any]) -> tuple[Any, Any, Any] | None:
+    """The first axis's sizes before and after and its scale, where these are known not to fit each other."""
+    for axis in zip(before, size, scales, strict=False):
+        if all(isinstance(part, (int, float)) for part in axis) and int(axis[0] * axis[2]) != axis[1]:
+            return axis
+    return None
 
 
 _SLACK = 2.0**-22  # of a product of float32
