@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture import unwritten
+from ingot.capture import arrays, unwritten
 from ingot.capture.entries import Group, View
 from ingot.capture.overloads import Plan, name_of
 from ingot.capture.scalars import Symbolic
@@ -68,6 +68,7 @@ def lift(g: Recorder, func: Any, tensor: torch.Tensor) -> torch.Tensor:
     assert real is not None
     with _disable_current_modes():
         g.new_owned(out, real=real.detach().clone())
+        arrays.made_of_array(g, g.entry(out), real)
     return out
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ingot.capture import alias, complex_numbers, sharing, unwritten
+from ingot.capture import alias, arrays, complex_numbers, sharing, unwritten
 from ingot.capture.entries import Entry, Group, View
 from ingot.capture.folding import has_symbol, reals
 from ingot.capture.missing import functional
@@ -58,6 +58,7 @@ def in_place(
     """`x.add_(y)` and the like. known: all operands are constants."""
     target = g.entry(args[0])
     group = target.group
+    arrays.require_unseen(group.shown)
     if any(target.group is e.group for e in g.input_entries):
         g.assume(
             "input-changed",
@@ -166,6 +167,7 @@ def release(g: Recorder, group: Group) -> None:
 
 def write(g: Recorder, target: Entry, value: ir.Value) -> None:
     """`target` has the new value; carry it up to its base, and leave every other view out of date."""
+    arrays.require_unseen(target.group.shown)
     chain = [(target, value)]
     with g.passing_on():
         while (view := chain[-1][0].view) is not None:

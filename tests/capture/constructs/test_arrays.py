@@ -27,6 +27,22 @@ def array_of_its_own(x: T) -> T:
 
 
 @case(X, random(4, 3))
+def tensor_of_an_array_that_nobody_has(x: T) -> T:
+    mask = torch.from_numpy(np.ones(3, np.float32))
+    mask[0] = 0
+    mask[1:] *= x[0, 1:]
+    return x * mask
+
+
+@case(X, random(4, 3))
+def tensor_of_a_copy(x: T) -> T:
+    counts = np.arange(3, dtype=np.float32)
+    held = torch.from_numpy(counts).clone()
+    held += x[0]
+    return x * held + float(counts[2])
+
+
+@case(X, random(4, 3))
 def written_into_a_copy(x: T) -> T:
     ones = torch.ones(3)
     mask = ones.numpy().copy()
@@ -101,3 +117,49 @@ def test_writes_that_no_recording_sees_are_refused(thing: Any) -> None:
         capture(model, (X,))
     if isinstance(model, Held):
         assert model.b.eq(1).all() and model.p.eq(1).all()
+
+
+def of_an_array_it_reads_later(x: T) -> T:
+    counts = np.zeros(3, np.float32)
+    held = torch.from_numpy(counts)
+    held[0] = 5
+    return x + float(counts[0])
+
+
+def of_an_array_in_an_array(x: T) -> T:
+    counts = np.zeros((2, 3), np.float32)
+    held = torch.as_tensor(counts[0])
+    held.add_(x[0])
+    return x + torch.from_numpy(counts)
+
+
+def into_what_gave_an_array(x: T) -> T:
+    y = torch.zeros(3)
+    counts = y.numpy()[:2]
+    y += x[0]
+    return x + float(counts[0])
+
+
+BEHIND = [of_an_array_it_reads_later, of_an_array_in_an_array, into_what_gave_an_array]
+
+
+@pytest.mark.parametrize("model", BEHIND, ids=lambda f: f.__name__)
+def test_writes_into_tensors_that_arrays_show_are_refused(model: Any) -> None:
+    """The array would have what was in it before."""
+    with pytest.raises(ExportError, match=r"test_arrays\.py:\d+: (.|\n)*The array changes with it"):
+        capture(model, (X,))
+
+
+def writes_an_array_that_it_made_a_tensor_of(x: T) -> T:
+    counts = np.zeros(3, np.float32)
+    held = torch.from_numpy(counts)
+    counts[1] = 5
+    return x + held
+
+
+def test_writes_into_arrays_of_tensors_are_refused() -> None:
+    """The tensor would have what was in the array before."""
+    with pytest.raises(
+        ExportError, match=r"from_numpy\(counts\)(.|\n)*This array shares the tensor's memory"
+    ):
+        capture(writes_an_array_that_it_made_a_tensor_of, (X,))

@@ -4,7 +4,7 @@ instruction of the model's own asks anything there. Each is right for all inputs
 
 # The constructs are written as people write them.
 # ruff: noqa: B905, C420, RUF007, RUF058, UP031
-# pyright: basic
+# pyright: basic, reportCallIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
