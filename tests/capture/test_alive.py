@@ -81,6 +81,15 @@ def test_functions_of_one_time_only(looks: list[int]) -> None:
     assert len(looks) == 2
 
 
+@pytest.mark.skipif(not alive._GENERATIONS, reason="all are looked at each time")
+def test_folders_that_may_be_asked_about_later_take_no_look_of_their_own(looks: list[int]) -> None:
+    file = torch.nn.functional.__file__
+    with alive.remembered():
+        assert _maker in alive.functions({__file__}, {__file__, file})
+        assert torch.nn.functional.relu in alive.functions({file})
+    assert len(looks) == 1
+
+
 def test_an_export_looks_once(looks: list[int]) -> None:
     """However often it starts again: here with one more branch each time."""
 

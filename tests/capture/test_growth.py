@@ -17,6 +17,7 @@ import transformers
 from torch import nn
 
 import ingot
+from ingot.capture.state import Snapshot
 
 ROOT = Path(__file__).parents[2]
 Built = tuple[nn.Module, dict[str, torch.Tensor]]
@@ -149,3 +150,17 @@ def test_one_of_many_tensors_is_chosen_in_as_many_steps() -> None:
     exported(choosing, 2)
     few, some, many = (exported(choosing, n)[0] for n in (10, 20, 40))
     assert many - some < 3 * (some - few), f"{few}, {some}, {many} calls for 10, 20, 40 states"
+
+
+def test_what_a_model_holds_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often its recording starts again, with one more function rewritten each time."""
+    begin, seen = Snapshot.__init__, list[Any]()
+
+    def counted(snapshot: Snapshot, function: Any) -> None:
+        seen.append(function)
+        begin(snapshot, function)
+
+    monkeypatch.setattr(Snapshot, "__init__", counted)
+    module, inputs = llama(2)
+    ingot.export(module, kwargs=inputs, verify=False)
+    assert seen == [module]

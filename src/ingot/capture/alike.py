@@ -42,9 +42,8 @@ class Look:
     device: torch.device
 
     def tensor(self, mode: FakeTensorMode) -> torch.Tensor:
-        """A new fake tensor."""
-        with _disable_current_modes():
-            return FakeTensor(mode, self.meta, self.device)
+        """A new fake tensor. (No mode sees how it is made, as torch makes subclasses past all of them.)"""
+        return FakeTensor(mode, self.meta, self.device)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Alike:
         if x.layout is not torch.strided or x.is_complex():
             raise Unlike
         sizes, strides, offset = x.shape, x.stride(), x.storage_offset()
-        key = tuple(map(_formula, (*sizes, *strides, offset))), x.dtype, x.device
+        key = tuple(map(formula, (*sizes, *strides, offset))), x.dtype, x.device
         found = self._looks.get(key)
         if found is None:
             found = self._looks[key] = Look(self._meta(x, fake), x.device)
@@ -146,7 +145,8 @@ class Alike:
                 self._of_branches[question] = made
 
 
-def _formula(size: Any) -> Any:
+def formula(size: Any) -> Any:
+    """A size as it was made: what is known of it since is not in it."""
     return size.node._expr if isinstance(size, torch.SymInt) else size
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
+import operator
 import os
 import sys
 import sysconfig
@@ -26,22 +28,39 @@ _GENERATIONS = sys.version_info < (3, 14) and not sysconfig.get_config_var("Py_G
 _folder = functools.cache(os.path.dirname)
 
 
+_file_of = operator.attrgetter("__code__.co_filename")
+
+
+class _Wanted(dict[str, bool]):
+    """Whether files are in one of some folders."""
+
+    def __init__(self, folders: set[str]) -> None:
+        super().__init__()
+        self._folders = folders
+
+    def __missing__(self, file: str) -> bool:
+        self[file] = found = _folder(file) in self._folders
+        return found
+
+
 class _Old:
     """Functions of the oldest generation, in those folders that were asked about."""
 
     def __init__(self) -> None:
         self._folders: set[str] = set()
+        self._wanted = _Wanted(self._folders)
         self._found: dict[str, dict[ref[FunctionType], None]] = {}  # by file
         gc.callbacks.append(self._before_collection)
 
     def close(self) -> None:
         gc.callbacks.remove(self._before_collection)
 
-    def look(self, files: Collection[str]) -> None:
-        """Find what is in the folders of these files."""
+    def look(self, files: Collection[str], others: Collection[str]) -> None:
+        """Find what is in the folders of these files; of others too, where all objects are looked at."""
         with _lock:  # whoever finds a folder there finds its functions too
             if not self._folders.issuperset(map(_folder, files)):
-                self._folders.update(map(_folder, files))
+                self._folders.update(map(_folder, (*files, *others)))
+                self._wanted = _Wanted(self._folders)
                 self._note(_among(gc.get_objects(2)))
 
     def of(self, file: str) -> list[FunctionType]:
@@ -58,10 +77,9 @@ class _Old:
             self._note(_young())
 
     def _note(self, functions: list[FunctionType]) -> None:
-        for function in functions:
-            file = function.__code__.co_filename
-            if _folder(file) in self._folders:
-                self._found.setdefault(file, {})[ref(function)] = None
+        wanted = map(self._wanted.__getitem__, map(_file_of, functions))
+        for function in itertools.compress(functions, wanted):
+            self._found.setdefault(_file_of(function), {})[ref(function)] = None
 
 
 _lock = threading.RLock()  # a collection may end, inside, what was left of `remembered`
@@ -85,15 +103,18 @@ def remembered() -> Generator[None]:
                 _old = None
 
 
-def functions(files: Collection[str]) -> list[FunctionType]:
-    """All live functions whose code is in one of the files; one may come twice."""
+def functions(files: Collection[str], others: Collection[str] = ()) -> list[FunctionType]:
+    """All live functions whose code is in one of the files; one may come twice.
+
+    others: files that may be asked about later
+    """
     global _old
     if not _GENERATIONS:
         return [f for f in _among(gc.get_objects()) if f.__code__.co_filename in files]
     with remembered():
         with _lock:
             old = _old = _old or _Old()
-        old.look(files)
+        old.look(files, others)
         # Young ones first: what is collected in between is among the old ones then.
         found = [f for f in _young() if f.__code__.co_filename in files]
         return [*found, *(f for file in files for f in old.of(file))]

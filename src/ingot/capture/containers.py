@@ -13,9 +13,11 @@ from __future__ import annotations
 import dis
 import enum
 import functools
+import itertools
+import operator
 import sys
-from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -31,7 +33,7 @@ from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.mutable import changes_in_place, refill
 from ingot.capture.objects import LIBRARIES, held_as, is_a, is_user_class, slots
-from ingot.capture.positions import is_iterator, position
+from ingot.capture.positions import is_kind, position
 from ingot.capture.request import ACTIVE
 from ingot.capture.sets import TracedSet
 from ingot.capture.tags import tags
@@ -73,7 +75,7 @@ class Containers:
         own: variables that are no containers, whoever has them: what the block makes of them is known by name
         """
         self.found: list[Any] = []
-        self._referrers: Counter[int] = Counter()
+        self._referrers: defaultdict[int, int] = defaultdict(int)
         self._seen: dict[int, Any] = {}  # which are kept, so that no id is used twice
         self._of_objects: set[int] = set()  # ids of dicts that hold the attributes of objects
         self._cells = cells or {}
@@ -93,8 +95,7 @@ class Containers:
         """What they hold now; the very object of `before` where nothing changed."""
         now: list[Any] = []
         for container, before in zip(self.found, self.before, strict=True):
-            held = _copy(container)
-            now.append(before if _identical(held, before) else held)
+            now.append(before if _holds(container, before) else _copy(container))
         return now
 
     def is_changed(self) -> bool:
@@ -112,7 +113,7 @@ class Containers:
     def put(self, contents: Sequence[Any]) -> None:
         """Make them hold this."""
         for container, held in zip(self.found, contents, strict=True):
-            if not _identical(_copy(container), held):
+            if not _holds(container, held):
                 _fill(container, held)
 
     def has(self, thing: Any) -> bool:
@@ -168,86 +169,99 @@ class Containers:
         self.put(self.before)
 
     def _walk(self, todo: list[Any]) -> None:
+        seen, referrers = self._seen, self._referrers
         while todo:
             thing = todo.pop()
-            if is_a(thing, _PLAIN) and not is_a(thing, torch.Tensor):
+            step = _step_from(type(thing))
+            if step is None:
                 continue
-            self._referrers[id(thing)] += 1
-            if id(thing) in self._seen:
+            place = id(thing)
+            referrers[place] += 1
+            if place in seen:
                 continue
-            self._seen[id(thing)] = thing
-            if len(self._seen) > LIMIT:
+            seen[place] = thing
+            if len(seen) > LIMIT:
                 raise ExportError(
                     f"a branch that depends on data can reach more than {LIMIT} Python objects, too "
                     "many to see "
                     "which of them it changes. Move the branch into a function that gets what it needs."
                 )
-            todo.extend(self._inside(thing))
+            todo.extend(step(self, thing))
 
-    def _inside(self, thing: Any) -> Iterator[Any]:
-        """What can be reached from a thing in one step; mutable things are noted."""
-        kind = type(thing)
-        if issubclass(kind, torch.Tensor):
-            self.found.append(Tags(thing))
-            yield from tags(thing).values()
-        elif issubclass(kind, (tuple, frozenset)):
-            yield from thing
-        elif issubclass(kind, (list, deque, set)):
-            self.found.append(thing)
-            yield from list.__iter__(thing) if issubclass(kind, list) else thing
-            yield from self._attributes(thing) if is_user_class(kind) else ()
-        elif issubclass(kind, dict):
-            self.found.append(thing)
-            for key, value in dict.items(thing):
-                yield key
-                yield value
-            yield from self._attributes(thing) if is_user_class(kind) else ()
-        elif issubclass(kind, type):
-            if thing.__module__.split(".")[0] not in LIBRARIES and not issubclass(thing, enum.Enum):
-                self.found.append(OfClass(thing))
-                yield from self.found[-1].now().values()
-                yield from thing.__bases__
-        elif issubclass(kind, CellType):
-            self.found.append(thing)
-            yield cell_contents(thing)
-        elif is_iterator(thing):
-            self.found.append(Position(thing))
-            yield from position(thing)
-        elif issubclass(kind, MethodType):
-            yield thing.__self__
-            yield thing.__func__
-        elif issubclass(kind, BuiltinMethodType):
-            yield thing.__self__
-        elif issubclass(kind, functools.partial):
-            yield from (thing.func, thing.args, thing.keywords)
-        elif issubclass(kind, FunctionType):
-            yield from (*(thing.__closure__ or ()), *(thing.__defaults__ or ()))
-            if is_user_code(thing.__code__):
-                yield from (thing.__defaults__, thing.__kwdefaults__, vars(thing) or None)
-                yield from self._globals(thing)
-        elif issubclass(kind, (Yields, Rows, TracedSet)):
-            yield vars(thing)
-        elif issubclass(kind, Sharing):
-            yield from (thing.function, *thing.cells.values())
-        elif issubclass(kind, (Maybe, Choice, Word)):
-            yield from vars(thing).values()
-        elif _is_walked(kind):
-            yield from self._attributes(thing)
-            if issubclass(kind, torch.nn.Module) or is_user_class(kind):
-                yield from _methods(kind)
-                yield kind
+    # What can be reached from a thing in one step; mutable things are noted.
 
-    def _attributes(self, thing: Any) -> Iterator[Any]:
+    def _tensor(self, thing: Any) -> Iterable[Any]:
+        self.found.append(Tags(thing))
+        return tags(thing).values()
+
+    def _frozen(self, thing: Any) -> Iterable[Any]:
+        return thing
+
+    def _list(self, thing: Any) -> Iterable[Any]:
+        self.found.append(thing)
+        held = list.__iter__(thing) if is_a(thing, list) else thing
+        return [*held, *self._attributes(thing)] if is_user_class(type(thing)) else held
+
+    def _dict(self, thing: Any) -> Iterable[Any]:
+        self.found.append(thing)
+        held = itertools.chain.from_iterable(dict.items(thing))
+        return [*held, *self._attributes(thing)] if is_user_class(type(thing)) else held
+
+    def _class(self, thing: Any) -> Iterator[Any]:
+        if thing.__module__.split(".")[0] not in LIBRARIES and not issubclass(thing, enum.Enum):
+            self.found.append(OfClass(thing))
+            yield from self.found[-1].now().values()
+            yield from thing.__bases__
+
+    def _cell(self, thing: Any) -> Iterable[Any]:
+        self.found.append(thing)
+        return (cell_contents(thing),)
+
+    def _iterator(self, thing: Any) -> Iterable[Any]:
+        self.found.append(Position(thing))
+        return position(thing)
+
+    def _method(self, thing: Any) -> Iterable[Any]:
+        return thing.__self__, thing.__func__
+
+    def _builtin(self, thing: Any) -> Iterable[Any]:
+        return (thing.__self__,)
+
+    def _partial(self, thing: Any) -> Iterable[Any]:
+        return thing.func, thing.args, thing.keywords
+
+    def _function(self, thing: Any) -> Iterator[Any]:
+        yield from (*(thing.__closure__ or ()), *(thing.__defaults__ or ()))
+        if is_user_code(thing.__code__):
+            yield from (thing.__defaults__, thing.__kwdefaults__, vars(thing) or None)
+            yield from self._globals(thing)
+
+    def _in_variables(self, thing: Any) -> Iterable[Any]:
+        return (vars(thing),)
+
+    def _sharing(self, thing: Any) -> Iterable[Any]:
+        return thing.function, *thing.cells.values()
+
+    def _undecided(self, thing: Any) -> Iterable[Any]:
+        return vars(thing).values()
+
+    def _object(self, thing: Any) -> Iterable[Any]:
+        held, kind = self._attributes(thing), type(thing)
+        own = issubclass(kind, torch.nn.Module) or is_user_class(kind)
+        return [*held, *_methods(kind), kind] if own else held
+
+    def _attributes(self, thing: Any) -> list[Any]:
         """What an object holds, wherever that is."""
-        held = held_as(thing, "__dict__")
+        held, found = held_as(thing, "__dict__"), list[Any]()
         if is_a(held, dict):
             self._of_objects.add(id(held))
-            yield held
+            found.append(held)
         if slots(type(thing)):
             self.found.append(Slots(thing))
-            yield from self.found[-1].now().values()
+            found += self.found[-1].now().values()
         elif not is_a(thing, (list, deque, set, dict)) and changes_in_place(thing):
             self.found.append(Whole(thing))
+        return found
 
     def _globals(self, function: FunctionType) -> Iterator[Any]:
         """The globals that a function names, and of Python modules among them what it names there."""
@@ -270,6 +284,39 @@ class Containers:
                 yield table[name]
         for name in sorted(names.stored & table.keys()):
             self.found.append(Global(table, name))
+
+
+_Step = Callable[[Containers, Any], Iterable[Any]]
+_STEPS: tuple[tuple[Any, _Step | None], ...] = (
+    (torch.Tensor, Containers._tensor),
+    (_PLAIN, None),
+    ((tuple, frozenset), Containers._frozen),
+    ((list, deque, set), Containers._list),
+    (dict, Containers._dict),
+    (type, Containers._class),
+    (CellType, Containers._cell),
+    (Iterator, Containers._iterator),
+    (MethodType, Containers._method),
+    (BuiltinMethodType, Containers._builtin),
+    (functools.partial, Containers._partial),
+    (FunctionType, Containers._function),
+    ((Yields, Rows, TracedSet), Containers._in_variables),
+    (Sharing, Containers._sharing),
+    ((Maybe, Choice, Word), Containers._undecided),
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def _step_from(kind: type) -> _Step | None:
+    """How to go on from the things of a class; None where nothing can be reached from them."""
+    for kinds, step in _STEPS:
+        if issubclass(kind, kinds) and (kinds is not Iterator or is_kind(kind)):
+            return step
+    return Containers._object if _is_walked(kind) else _nothing
+
+
+def _nothing(_: Containers, __: Any) -> Iterable[Any]:
+    return ()
 
 
 def is_among(thing: Any, ids: Collection[int]) -> bool:
@@ -323,17 +370,27 @@ def _is_walked(cls: type) -> bool:
 
 
 def _copy(container: Any) -> Any:
-    if is_a(container, Watched):
+    kind = type(container)
+    if kind is dict:
+        return container.copy()
+    if issubclass(kind, Watched):
         return container.now()
-    if is_a(container, CellType):
+    if kind is CellType:
         return [cell_contents(container)]
-    if is_a(container, (list, deque)):
-        return list(list.__iter__(container)) if is_a(container, list) else list(container)
-    if is_a(container, set):
+    if issubclass(kind, (list, deque)):
+        return list(list.__iter__(container)) if issubclass(kind, list) else list(container)
+    if issubclass(kind, set):
         return set(container)
-    if is_a(container, OrderedDict):  # whose order is its own
+    if issubclass(kind, OrderedDict):  # whose order is its own
         return {k: dict.__getitem__(container, k) for k in OrderedDict.__iter__(container)}
     return dict(dict.items(container))
+
+
+def _holds(container: Any, held: Any) -> bool:
+    """Whether a container holds this."""
+    if type(container) in (dict, list):  # without a copy
+        return _identical(container, held)
+    return _identical(_copy(container), held)
 
 
 def _identical(a: Any, b: Any) -> bool:
@@ -341,11 +398,11 @@ def _identical(a: Any, b: Any) -> bool:
         return True
     if len(a) != len(b):
         return False
-    if is_a(a, dict):
-        return all(k in b and v is b[k] for k, v in a.items()) and list(a) == list(b)
-    if is_a(a, set):
+    if type(a) is dict:
+        return all(map(operator.is_, a.values(), b.values())) and list(a) == list(b)
+    if type(a) is set:
         return bool(a == b)
-    return all(x is y for x, y in zip(a, b, strict=True))
+    return all(map(operator.is_, a, b))
 
 
 def _fill(container: Any, held: Any) -> None:

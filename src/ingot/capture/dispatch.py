@@ -161,7 +161,7 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     answer = g.alike.answer(question)
     out = g.alike.results(answer, answer.raw) if answer is not None else None
     if out is None and not known:
-        out = fakes.quick(g, plan.name, args, kwargs)
+        out = fakes.quick(g, func, plan.name, args, kwargs)
     if out is None:
         out = _fake(g, func, plan, args, kwargs)
     if plan.in_place:

@@ -11,14 +11,17 @@ repeats some: its contents are never looked at, and what shares memory with what
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import sys
 from collections.abc import Generator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 import torch._meta_registrations
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
 from torch.fx.experimental.symbolic_shapes import sym_or
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -77,11 +80,26 @@ _WITH_MASK = frozenset(
     ]
 )
 _BINARY = frozenset(("add", "sub", "mul", "div", "maximum", "minimum"))
+_COMPARED = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
+# Of whole numbers, or truths, of one dtype: the same dtype.
+_OF_INTEGERS = frozenset(("add", "sub", "mul", "maximum", "minimum"))
+_BITWISE = frozenset(("bitwise_and", "bitwise_or", "bitwise_xor"))
+# Views for which torch's C++ computes with sizes and strides alone.
+_REORDERED = frozenset(("transpose", "permute", "unsqueeze", "t"))
+_REDUCED = frozenset(("mean", "sum", "amax", "amin"))  # of floats: a float
+_INTEGERS = frozenset((torch.int8, torch.int16, torch.int32, torch.int64))
+_OF_ANY_DTYPE = frozenset(("cat", "cumsum", "index")).union(
+    _COMPARED, _OF_INTEGERS, _BITWISE, _REORDERED, _REDUCED
+)
 _SAMPLED = frozenset(("grid_sampler_2d", "grid_sampler_3d"))
 
 
-def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def quick(g: Recorder, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The fake result, or None where only torch knows."""
+    if name in _OF_ANY_DTYPE and not func._schema.is_mutable:
+        made = _of_any_dtype(g, func, name, args, kwargs)
+        if made is not None:
+            return made
     if not args or not isinstance(args[0], Tensor):
         return None
     x = args[0]
@@ -118,6 +136,40 @@ def quick(g: Recorder, name: str, args: tuple[Any, ...], kwargs: dict[str, Any])
             if spans(g, y, x):
                 return dense(g, y)
     return None
+
+
+def _of_any_dtype(
+    g: Recorder, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor | None:
+    """The same of operators that integers and truths have as well, or more axes in another order."""
+    tensors = args[0] if name == "cat" else args[:1]
+    if not tensors or not all(isinstance(t, Tensor) and _is_plain(t) for t in tensors):
+        return None
+    x = tensors[0]
+    if name == "cat":
+        return _joined(g, *args, **kwargs)
+    if name == "cumsum":
+        return _summed_up(g, x, *args[1:], **kwargs)
+    if kwargs or len(args) == 1:
+        return _reordered(g, func, args) if name == "t" else None
+    if name in _REORDERED:
+        return _reordered(g, func, args)
+    if name in _REDUCED:
+        return _reduced(g, x, *args[1:])
+    if name == "index":
+        return _indexed(g, x, args[1])
+    if name in _OF_INTEGERS and x.dtype not in _INTEGERS:
+        return None
+    return _combined(g, name, x, args[1])
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor is one of sizes and strides on the CPU, with no size that is 1 in the example alone:
+    torch asks whether that is repeated, which is noted.
+    """
+    if x.layout is not torch.strided or x.device.type != "cpu" or x.is_quantized:
+        return False
+    return not any(isinstance(n, torch.SymInt) and hint(n) == 1 for n in x.shape)
 
 
 def _viewed(g: Recorder, x: Tensor, size: Any) -> Tensor | None:
@@ -166,11 +218,145 @@ def _sliced(
 
 
 def _expanded(g: Recorder, x: Tensor, size: Sequence[Any], *, implicit: bool = False) -> Tensor | None:
-    """An expand of axes of which a branch or data chose the size."""
+    """An expand of axes of size 1, or of which a branch or data chose the size."""
     del implicit
     with g.pause():
         made = fitted(g, x, size)
-        return None if made is x else made.expand(list(size))
+        return _repeated(g, x, size) if made is x else made.expand(list(size))
+
+
+def _repeated(g: Recorder, x: Tensor, size: Sequence[Any]) -> Tensor | None:
+    """An expand where it is plain which axes are repeated: those of size 1, and new ones."""
+    more = len(size) - x.dim()
+    sizes, strides = list(size), [0] * more + list(x.stride())
+    offset = x.storage_offset()
+    if more < 0 or not isinstance(offset, int) or offset or not _is_plain(x):
+        return None
+    for axis, own in enumerate(x.shape, more):
+        if isinstance(size[axis], int) and size[axis] == -1:
+            sizes[axis] = own
+        elif g.sizes.number(own) == 1:
+            strides[axis] = strides[axis] if g.sizes.number(size[axis]) == 1 else 0
+        elif not g.same_size(own, size[axis]):
+            return None
+    if any(g.sizes.number(n) in (-1, 1) for n in size[:more]):
+        return None  # which have strides of their own, and may be none
+    return _lying(g.mode, x, sizes, strides)
+
+
+def _lying(mode: FakeTensorMode, x: Tensor, sizes: Sequence[Any], strides: Sequence[Any]) -> Tensor:
+    """A view of a fake tensor's memory, from where that begins."""
+    env: Any = mode.shape_env
+    with _disable_current_modes(), env.imagining():
+        plain = torch.empty_strided(sizes, strides, dtype=x.dtype, device="meta")
+        return FakeTensor(mode, plain, x.device)
+
+
+def _reordered(g: Recorder, func: Any, args: tuple[Any, ...]) -> Tensor | None:
+    """A view with the axes in another order, or another one of size 1, as torch's C++ makes it: the Python
+    that the fake mode would take asks for all that broadcasting may do.
+    """
+    x = args[0]
+    if not isinstance(x, FakeTensor):
+        return None
+    with in_kernel_invocation_manager(g.mode), _disable_current_modes(), g.env.imagining():
+        made = func(*args)
+    with _disable_current_modes():
+        return FakeTensor(g.mode, made, x.device)
+
+
+def _broadcast(g: Recorder, tensors: Sequence[Tensor]) -> list[Any] | None:
+    """The sizes that tensors have together, where each axis has one size in all that do not repeat it."""
+    if not all(map(_is_plain, tensors)):
+        return None
+    sizes: list[Any] = [1] * max(t.dim() for t in tensors)
+    for t in tensors:
+        for axis, size in enumerate(t.shape, len(sizes) - t.dim()):
+            if g.sizes.number(size) == 1:
+                continue
+            if g.sizes.number(sizes[axis]) == 1:
+                sizes[axis] = size
+            elif not g.same_size(size, sizes[axis]):
+                return None
+    return sizes
+
+
+def _in_order(g: Recorder, x: Tensor) -> bool:
+    """Whether what torch makes element by element of a tensor lies in memory as it is counted."""
+    strides = [hint(s) for s, n in zip(x.stride(), x.shape, strict=True) if g.sizes.number(n) != 1]
+    strides = [s for s in strides if s]  # what is repeated is of no interest
+    return all(a >= b for a, b in pairwise(strides))
+
+
+def _combined(g: Recorder, name: str, x: Tensor, y: Any) -> Tensor | None:
+    """A comparison, or one of two tensors of one dtype of integers or truths, element by element."""
+    dtype = torch.bool if name in _COMPARED else x.dtype
+    if x.dtype.is_complex or (name in _BITWISE and x.dtype.is_floating_point):
+        return None
+    others = [y] if isinstance(y, Tensor) else []
+    if others:
+        if y.dtype != x.dtype:
+            return None
+    elif type(y) is not int or name in _BITWISE or x.dtype == torch.bool:
+        return None
+    sizes = _broadcast(g, [x, *others])
+    if sizes is None or not all(_in_order(g, t) for t in (x, *others)):
+        return None
+    return fresh(g.mode, sizes, dtype, x.device)
+
+
+def _reduced(g: Recorder, x: Tensor, dims: Any, keep: bool = False) -> Tensor | None:
+    """A reduction along some axes."""
+    if not isinstance(dims, (list, tuple)) or not dims or not x.dtype.is_floating_point:
+        return None
+    if not all(-x.dim() <= d < x.dim() for d in dims) or not _in_order(g, x):
+        return None
+    gone = {d % x.dim() for d in dims}
+    sizes = [1 if d in gone else n for d, n in enumerate(x.shape) if keep or d not in gone]
+    return fresh(g.mode, sizes, x.dtype, x.device) if len(gone) == len(dims) else None
+
+
+def _summed_up(g: Recorder, x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor | None:
+    """A running sum."""
+    if not -x.dim() <= dim < x.dim():
+        return None
+    whole = not (x.dtype.is_floating_point or x.dtype.is_complex)
+    return fresh(g.mode, list(x.shape), dtype or (torch.int64 if whole else x.dtype), x.device)
+
+
+def _indexed(g: Recorder, x: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
+    """The elements at places that tensors of integers say."""
+    axes = [i for i, index in enumerate(indices) if index is not None]
+    places = [index for index in indices if index is not None]
+    if not axes or len(indices) > x.dim() or g.is_empty(x):
+        return None
+    if any(p.dtype not in (torch.int32, torch.int64) for p in places):
+        return None
+    found = _broadcast(g, places)
+    if found is None or not _in_order(g, x):
+        return None
+    first = axes[0] if axes[-1] - axes[0] == len(axes) - 1 else 0  # else they come in front
+    rest = [n for i, n in enumerate(x.shape) if i not in axes]
+    return fresh(g.mode, [*rest[:first], *found, *rest[first:]], x.dtype, x.device)
+
+
+def _joined(g: Recorder, tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    """Tensors of one dtype, one behind the other."""
+    if not -tensors[0].dim() <= dim < tensors[0].dim():
+        return None
+    first, dim = tensors[0], dim % tensors[0].dim()
+    around = [*first.shape[:dim], *first.shape[dim + 1 :]]
+    for t in tensors:
+        if t.dim() != first.dim() or t.dtype != first.dtype or t.is_complex():
+            return None
+        if not around and g.is_empty(t):
+            return None  # torch leaves it out, whatever the others' rank is
+        same = zip([*t.shape[:dim], *t.shape[dim + 1 :]], around, strict=True)
+        if not _in_order(g, t) or not all(g.same_size(a, b) for a, b in same):
+            return None
+    sizes: list[Any] = list(first.shape)
+    sizes[dim] = functools.reduce(operator.add, (t.shape[dim] for t in tensors))
+    return fresh(g.mode, sizes, first.dtype, first.device)
 
 
 def _sampled(g: Recorder, x: Tensor, grid: Tensor) -> Tensor | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
 
 from ingot.errors import ExportError
+from ingot.ops.nodes import node_of
 from ingot.ops.registry import SOURCE
 
 SHARED_CONSTANT_SIZE = (
@@ -48,10 +49,26 @@ class Body:
         del self.nodes[count:]
 
 
-def _attribute(name: str, value: Any) -> Any:
-    """An attribute; one of no numbers says that they would be whole, as nothing else does."""
-    is_empty = isinstance(value, (list, tuple)) and not len(value)  # pyright: ignore[reportUnknownArgumentType]
-    return ir.AttrInt64s(name, ()) if is_empty else value  # pyright: ignore[reportUnknownVariableType]
+_ATTRIBUTES: dict[type, Callable[[str, Any], ir.Attr]] = {
+    int: ir.AttrInt64,
+    float: ir.AttrFloat32,
+    str: ir.AttrString,
+    ir.DataType: ir.AttrInt64,
+    ir.Graph: ir.AttrGraph,
+}
+
+
+def _attribute(name: str, value: Any) -> ir.Attr:
+    """An attribute; one of no numbers says that they would be whole, as nothing else does. onnx_ir finds out
+    what others are, in ten times the time.
+    """
+    make = _ATTRIBUTES.get(cast("type[Any]", type(value)))
+    if make is not None:
+        return make(name, value)
+    items = cast("Sequence[Any] | None", value if isinstance(value, (list, tuple)) else None)
+    if items is not None and all(type(item) is int for item in items):
+        return ir.AttrInt64s(name, items)
+    return ir.convenience.convert_attribute(name, cast("Any", value))
 
 
 def release(node: ir.Node) -> None:
@@ -102,11 +119,9 @@ class GraphWriter:
         """Append a node with `n` outputs; attributes given as None are left out."""
         name = self.unique(f"{self.scope}/{op_type}" if self.scope else op_type)
         given = {k: _attribute(k, v) for k, v in attributes.items() if v is not None}
-        node = ir.node(op_type, inputs=inputs, attributes=given, domain=domain, num_outputs=n, name=name)
-        if self.source:
-            node.metadata_props[SOURCE] = self.source
-        for i, value in enumerate(node.outputs):
-            value.name = name if n == 1 else f"{name}:{i}"
+        outputs = [ir.Value(name=name if n == 1 else f"{name}:{i}") for i in range(n)]
+        properties = {SOURCE: self.source} if self.source else None
+        node = node_of(domain, op_type, inputs, outputs, given, name=name, metadata_props=properties)
         if self._home:
             for value in inputs:
                 self.require(value)

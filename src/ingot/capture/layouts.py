@@ -18,6 +18,7 @@ import sympy
 import torch
 
 from ingot.capture.alias import argument
+from ingot.capture.alike import formula
 from ingot.capture.bounds import functions
 from ingot.capture.entries import Entry
 from ingot.capture.record import Recorder
@@ -40,13 +41,11 @@ def _contiguous(tensor: Any, *, memory_format: Any = torch.contiguous_format) ->
     if memory_format == torch.preserve_format or not _of_sizes(tensor) or len(order) != tensor.dim():
         return made
     g = recorder()
-    layout, formulas, sure = _layout(g, tensor), _Formulas(g), False
+    layout, sure = _layout(g, tensor), False
     if layout is not None:
         in_order = [[found[d] for d in order] for found in layout]
-        if _shares(g, tensor, made):
-            sure = formulas.one_after_the_other(*in_order)
-        else:
-            sure = formulas.never_one_after_the_other(*in_order)
+        always = _Formulas.one_after_the_other, _Formulas.never_one_after_the_other
+        sure = _known(g, always[not _shares(g, tensor, made)], *in_order)
     return _told(g, tensor, made, sure, lambda: tensor.clone(memory_format=memory_format))
 
 
@@ -56,11 +55,12 @@ def _reshaping(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return made
     tensor, *rest = args
     g = recorder()
-    layout, formulas, sure = _layout(g, tensor), _Formulas(g), False
+    layout, sure = _layout(g, tensor), False
     if layout is not None and _shares(g, tensor, made):
-        sure = formulas.one_after_the_other(*layout) or formulas.taken_apart(*layout, made.shape)
+        alike = _known(g, _Formulas.one_after_the_other, *layout)
+        sure = alike or _known(g, _Formulas.taken_apart, *layout, made.shape)
     elif layout is not None:
-        sure = formulas.never_taken_apart(*layout, made.shape)
+        sure = _known(g, _Formulas.never_taken_apart, *layout, made.shape)
     return _told(g, tensor, made, sure, lambda: function(tensor.clone(), *rest, **kwargs))
 
 
@@ -156,6 +156,16 @@ def _told(g: Recorder, tensor: Any, made: Any, sure: bool, copy: Callable[[], An
     made = copy() if _shares(g, tensor, made) else made
     link_copy(g, made, [tensor])
     return made
+
+
+def _known(g: Recorder, question: Callable[..., bool], *sizes: Sequence[Any]) -> bool:
+    """What is known of sizes and strides, worked out once for all tensors that lie alike."""
+    formulas = tuple(tuple(map(formula, parts)) for parts in sizes)
+    key = question, g.env.moment, tuple(g.env.path), formulas
+    found = g.layouts_known.get(key)
+    if found is None:
+        found = g.layouts_known[key] = question(_Formulas(g), *sizes)
+    return found
 
 
 class _Formulas:

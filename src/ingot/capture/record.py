@@ -97,6 +97,7 @@ class Recorder:
         self.lost_variables: dict[int, Any] = {}  # their cells, by id
         self.assumptions: list[Assumption] = []
         self.layouts: list[str] = []  # lines that ask how a tensor lies in memory
+        self.layouts_known: dict[Any, bool] = {}  # whether tensors lie in some way for all sizes
         self.other_layouts = False  # whether they get the other answer
         self.lies_otherwise: str | None = None  # an example that is not contiguous
         self.asked_traced: list[str] = []  # lines that ask whether a tensor is one without contents

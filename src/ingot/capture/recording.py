@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +40,14 @@ from ingot.capture.reruns import (
 )
 from ingot.capture.run import Call, run_model
 from ingot.capture.sizes import SizeEnv
-from ingot.capture.state import StateMatters, StateSpec
+from ingot.capture.state import Snapshot, StateMatters, StateSpec
 from ingot.capture.state_values import mattering, next_states, noted, require_known, with_first_sizes
 from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed
 from ingot.capture.texts import watched_texts
 from ingot.capture.tries import Tries
 from ingot.capture.truths import counted
-from ingot.capture.unchanged import left_training, unchanged
+from ingot.capture.unchanged import evaluating, left_training, put_back
 from ingot.capture.where import raise_if_ours
 
 if TYPE_CHECKING:
@@ -92,21 +92,24 @@ def record(call: Call, hints: dict[str, int]) -> Recording:
     known = bool(call.states or call.settled)  # which might be none then
     tables = marks.tables
     tries = Tries()
+    training = left_training(call.function, call.keep_states)
     try:
-        while True:
-            try:
-                return _record(call, hints)
-            except KeepSymbolic as found:
-                marks.symbolic_int.append(found.module_globals)
-            except Restart:
-                pass  # the function is marked
-            except Exception as error:
-                raise_if_ours(error)
-                how = "" if error is ACTIVE.final else _another_way(marks, known)
-                if not how:
-                    tries.tell(error)
-                    raise
-                tries.note(error, how)
+        with _LOCK, evaluating(call.function, call.keep_states) as snapshot:
+            while True:
+                try:
+                    marks.mark(snapshot.codes, snapshot.makers)
+                    return _record(call, hints, snapshot, training)
+                except KeepSymbolic as found:
+                    marks.symbolic_int.append(found.module_globals)
+                except Restart:
+                    pass  # the function is marked
+                except Exception as error:
+                    raise_if_ours(error)
+                    how = "" if error is ACTIVE.final else _another_way(marks, known)
+                    if not how:
+                        tries.tell(error)
+                        raise
+                    tries.note(error, how)
     finally:
         marks.tables = tables  # for other sizes they may be free
 
@@ -124,20 +127,23 @@ def _another_way(marks: Marks, known: bool) -> str:
     return "with branches on sizes as the example takes them" if marks.give_up_sizes() else ""
 
 
-def _record(call: Call, hints: dict[str, int]) -> Recording:
-    training = left_training(call.function, call.keep_states)
+def _record(
+    call: Call, hints: dict[str, int], snapshot: Snapshot, training: Sequence[Assumption]
+) -> Recording:
+    """training: layers that are recorded in another mode than they were in"""
     with (
-        _LOCK,
-        swapped(list(call.marks.needed), list(call.marks.apart)),
+        swapped(
+            list(call.marks.needed),
+            list(call.marks.apart),
+            {code.co_filename for code in (*snapshot.codes, *snapshot.makers)},
+        ),
         torch_control.understood(),
-        unchanged(call.function, call.keep_states) as snapshot,
+        put_back(snapshot),
         shadowed(call.marks.symbolic_int, call.marks.models_own),
         counted(),
         numpy_understood(),
         suppressions_seen(),
     ):
-        if call.marks.mark(snapshot.codes, snapshot.makers):
-            raise Restart
         with quiet_torch(), without_inference_mode():
             for label, begin in call.begins.items():
                 snapshot.begin(label, begin.place, begin.value)
@@ -146,10 +152,11 @@ def _record(call: Call, hints: dict[str, int]) -> Recording:
                 run = run_model(call, hints, snapshot)
             arrays.require_unchanged(run.recorder.shown)
             chance = drawn() != before
-            first = written(run.recorder)
             recorder = run.recorder
             known = {label for s in (*call.states, *call.settled) for label in s.labels}
             changes = [c for c in snapshot.changes() if c.label not in known and not is_kept(c)]
+            proved = changes or chance or snapshot.unsteady or recorder.layouts or texts.lines
+            first = written(recorder) if proved else []  # what another run has to write too
             require_known(run, snapshot, changes)
             with torch.no_grad(), recorder.mode:
                 demanded(recorder)

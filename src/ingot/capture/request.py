@@ -109,8 +109,8 @@ class Marks:
             if "int" not in g and not dtype_is_int(functions_of(g)):
                 self.symbolic_int.append(g)
 
-    def mark(self, codes: Sequence[CodeType], makers: Sequence[CodeType]) -> bool:
-        """Mark what of a model's code asks what a number is; whether that is new.
+    def mark(self, codes: Sequence[CodeType], makers: Sequence[CodeType]) -> None:
+        """Mark what of a model's code asks what a number is, before the first recording.
 
         makers: of its objects, which are marked where all code is
         """
@@ -120,13 +120,14 @@ class Marks:
             require_source(code)
         asking = list(map(Key.of, asks))
         weighing = [] if before else [Key.of(code) for code in codes if "getsizeof" in code.co_names]
-        new = [self.add(key, key in weighing) for key in (*weighing, *asking)]
+        for key in (*weighing, *asking):
+            self.add(key, key in weighing)
         if not before:
             self.asking = [code for code in codes if any(map(asks_what_is_same, codes_in(code)))]
         if self.everywhere and not before:
             by_file = sorted((*codes, *makers), key=lambda code: code.co_filename)  # of which few are parsed
-            new += [self.add(key, True) for code in by_file for key in rewritable(code)]
-        return any(new)
+            for key in (key for code in by_file for key in rewritable(code)):
+                self.add(key, True)
 
     def take_everything(self) -> None:
         """Start again with all code of the model's rewritten, if it is not."""

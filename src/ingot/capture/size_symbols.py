@@ -37,6 +37,8 @@ UNDEFINED = (ZeroDivisionError, ValueError)
 
 OPENED = 60  # parts of a formula over the dimensions of the inputs: beyond, parts keep names of their own
 
+WORKED_OUT = 1 << 16  # numbers of formulas that are kept: branches ask for the same ones again and again
+
 
 class StaleRead(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
     """The model reads what an earlier call of it left behind."""
@@ -83,6 +85,8 @@ class SizeSymbols(ShapeEnv):
         self._opened: dict[sympy.Symbol, tuple[Any, int]] = {}  # definitions over the inputs' dimensions
         self._bases: dict[sympy.Symbol, frozenset[sympy.Symbol]] = {}
         self._numbers = itertools.count()
+        self._inside: dict[Any, tuple[sympy.Symbol, ...]] = {}  # the symbols in a formula
+        self._worked_out: dict[Any, Any] = {}  # numbers of formulas, by the hints of these
 
     def new_dim(self, name: str, hint: int) -> torch.SymInt:
         """A symbolic size of an input."""
@@ -299,7 +303,17 @@ class SizeSymbols(ShapeEnv):
 
     def value(self, expression: Any) -> Any:
         """The formula's number under the hints."""
-        return expression.xreplace({s: self.hint(s) for s in expression.free_symbols})
+        symbols = self._inside.get(expression)
+        if symbols is None:
+            symbols = self._inside[expression] = tuple(expression.free_symbols)
+        question = expression, tuple(map(self.hint, symbols))
+        found = self._worked_out.get(question)
+        if found is None:
+            if len(self._worked_out) > WORKED_OUT:
+                self._worked_out.clear()
+            found = expression.xreplace(dict(zip(symbols, question[1], strict=True)))
+            self._worked_out[question] = found
+        return found
 
     def value_or_none(self, expression: Any) -> Any:
         """The same; None where it has none, behind a condition that does not hold for the hints."""

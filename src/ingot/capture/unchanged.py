@@ -29,20 +29,35 @@ def unchanged(function: Any, keep_batch_norm: bool = False) -> Generator[Snapsho
 
     With `keep_batch_norm`, BatchNorm layers in training mode stay in it.
     """
+    with evaluating(function, keep_batch_norm) as snapshot, put_back(snapshot):
+        yield snapshot
+
+
+@contextlib.contextmanager
+def evaluating(function: Any, keep_batch_norm: bool = False) -> Generator[Snapshot]:
+    """The same for any number of runs, each of which puts back what the model holds."""
     found = list(function.modules()) if isinstance(function, torch.nn.Module) else []
     modules = [m for m in found if hasattr(m, "training")]  # a frozen script has no mode
     modes = [m.training for m in modules]
-    for m in modules:
-        m.training = m.training and keep_batch_norm and isinstance(m, _BatchNorm)
     script = isinstance(function, torch.jit.ScriptModule)  # what it holds is not Python's
-    snapshot = Snapshot(None if script else function)
     try:
-        with flex.uncompiled():
-            yield snapshot
+        for m in modules:
+            m.training = m.training and keep_batch_norm and isinstance(m, _BatchNorm)
+        yield Snapshot(None if script else function)
     finally:
-        snapshot.restore()
         for m, mode in zip(modules, modes, strict=True):
             m.training = mode
+
+
+@contextlib.contextmanager
+def put_back(snapshot: Snapshot) -> Generator[None]:
+    """Everything that the model holds is put back after a run, in which nothing is compiled."""
+    snapshot.shield()
+    try:
+        with flex.uncompiled():
+            yield
+    finally:
+        snapshot.restore()
 
 
 def left_training(function: Any, keep_batch_norm: bool = False) -> list[Assumption]:

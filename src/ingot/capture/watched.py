@@ -8,6 +8,7 @@ what it holds now, and takes it back.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,14 +80,21 @@ class OfClass(Watched):
 
     def __init__(self, cls: type) -> None:
         self.thing = cls
+        self._all: dict[str, Any] = {}  # when it was looked at
+        self._found: dict[str, Any] = {}
 
     def now(self) -> dict[str, Any]:
-        """As Watched has it."""
-        return {
-            n: value
-            for n, value in vars(self.thing).items()
-            if not n.startswith("__") and not hasattr(type(value), "__get__")
-        }
+        """As Watched has it; the very same dict where nothing of the class is another."""
+        table = vars(self.thing)
+        same = len(table) == len(self._all) and all(map(operator.is_, table.values(), self._all.values()))
+        if not same or list(table) != list(self._all):
+            self._all = dict(table)
+            self._found = {
+                n: value
+                for n, value in table.items()
+                if not n.startswith("__") and not hasattr(type(value), "__get__")
+            }
+        return self._found
 
     def put(self, held: dict[str, Any]) -> None:
         """As Watched has it."""

@@ -143,8 +143,8 @@ def is_ingot_code(code: CodeType) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _is_layer(code: CodeType) -> bool:
-    file = Path(code.co_filename)
+def _is_layer(name: str) -> bool:
+    file = Path(name)
     return file.parent == Path(_torch_folder(), "nn", "modules") and file.name != "module.py"
 
 
@@ -183,10 +183,10 @@ def user_frame(frame: FrameType | None = None) -> FrameType | None:
     """
     at = frame or sys._getframe(1)
     layer: FrameType | None = None
-    while at is not None and not is_user_code(at.f_code):
-        if _records(at):
+    while at is not None and not _is_user_file(file := at.f_code.co_filename):
+        if file == _RECORDING and _records(at):
             return layer  # whoever called export is no part of the model
-        if layer is None and _is_layer(at.f_code):
+        if layer is None and _is_layer(file):
             layer = at
         at = at.f_back
     return at
