@@ -74,7 +74,6 @@ def test_the_model_is_the_same_without_asking_torch(
     ids = torch.arange(shape[0] * shape[1]).reshape(shape) % 5
     quick = capture(function, (ids,))
     monkeypatch.setattr(fakes, "_OF_ANY_DTYPE", _OF_TORCH)
-    monkeypatch.setattr(fakes, "_repeated", lambda *_: None)
     slow = capture(function, (ids,))
     assert ir.to_proto(quick.model).SerializeToString() == ir.to_proto(slow.model).SerializeToString()
     assert quick.assumptions == slow.assumptions

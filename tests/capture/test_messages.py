@@ -32,10 +32,6 @@ def halves(x: T) -> T:
     return torch.arange(x.shape[0] * 0.5, dtype=torch.float16)
 
 
-def inverse(x: T) -> T:
-    return torch.linalg.pinv(x)
-
-
 def as_key(x: T) -> T:
     table = {}
     table[int(x.sum())] = 1
@@ -245,8 +241,6 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export(two, (described(4), described(9))), "", ("max=9", "max=4", "the same bounds")),
     (lambda: ingot.export(halves, (X,)), "torch.arange(x.shape[0] * 0.5", ("own code needs it as a number",
      "make the dimension static with dynamic_shapes")),
-    (lambda: ingot.export(inverse, (X,)), "torch.linalg.pinv(x)", ("smaller dimension is dynamic",
-     "Make that dimension static")),
     (lambda: ingot.export(gradients, (X,)), "torch.autograd.grad", ("gradients", "with torch.enable_grad():")),
     (lambda: ingot.export(gradients_of_a_branch, (X,)), "torch.autograd.grad", ("a branch or loop", "torch.where")),
     (lambda: ingot.export(adds_to_steps, (X,)), "QFunctional().add_scalar", ("add_scalar", "before convert()")),

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import distributions as d
@@ -16,6 +18,15 @@ from tests.capture.support import parity
 T = torch.Tensor
 R = torch.randn
 MADE_BEFORE = d.MultivariateNormal(torch.zeros(3), torch.eye(3))
+
+
+@pytest.fixture(autouse=True)
+def validating() -> Iterator[None]:
+    """As torch begins: torch.compile switches it off for the whole process."""
+    before = d.Distribution._validate_args
+    d.Distribution.set_default_validate_args(True)
+    yield
+    d.Distribution.set_default_validate_args(before)
 
 
 def test_likelihoods() -> None:

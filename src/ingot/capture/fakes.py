@@ -218,38 +218,11 @@ def _sliced(
 
 
 def _expanded(g: Recorder, x: Tensor, size: Sequence[Any], *, implicit: bool = False) -> Tensor | None:
-    """An expand of axes of size 1, or of which a branch or data chose the size."""
+    """An expand of axes of which a branch or data chose the size."""
     del implicit
     with g.pause():
         made = fitted(g, x, size)
-        return _repeated(g, x, size) if made is x else made.expand(list(size))
-
-
-def _repeated(g: Recorder, x: Tensor, size: Sequence[Any]) -> Tensor | None:
-    """An expand where it is plain which axes are repeated: those of size 1, and new ones."""
-    more = len(size) - x.dim()
-    sizes, strides = list(size), [0] * more + list(x.stride())
-    offset = x.storage_offset()
-    if more < 0 or not isinstance(offset, int) or offset or not _is_plain(x):
-        return None
-    for axis, own in enumerate(x.shape, more):
-        if isinstance(size[axis], int) and size[axis] == -1:
-            sizes[axis] = own
-        elif g.sizes.number(own) == 1:
-            strides[axis] = strides[axis] if g.sizes.number(size[axis]) == 1 else 0
-        elif not g.same_size(own, size[axis]):
-            return None
-    if any(g.sizes.number(n) in (-1, 1) for n in size[:more]):
-        return None  # which have strides of their own, and may be none
-    return _lying(g.mode, x, sizes, strides)
-
-
-def _lying(mode: FakeTensorMode, x: Tensor, sizes: Sequence[Any], strides: Sequence[Any]) -> Tensor:
-    """A view of a fake tensor's memory, from where that begins."""
-    env: Any = mode.shape_env
-    with _disable_current_modes(), env.imagining():
-        plain = torch.empty_strided(sizes, strides, dtype=x.dtype, device="meta")
-        return FakeTensor(mode, plain, x.device)
+        return None if made is x else made.expand(list(size))
 
 
 def _reordered(g: Recorder, func: Any, args: tuple[Any, ...]) -> Tensor | None:

@@ -131,7 +131,8 @@ def _search_hints(env: SizeEnv) -> None:
     found = env.fitting.get(asked)
     known = [] if found is None else [found]
     more = several if len(symbols) > 1 else ()
-    computed = solved(_whole(env), before, _numbers(len(symbols)))
+    are_sizes = all(s in env.names for s in symbols)
+    computed = solved(_whole(env), before, _numbers(len(symbols))) if are_sizes else ()
     trials = itertools.chain(known, few, computed, more, many, _tied(env, own, every, alone))
     for trial in () if found == {} else trials:
         if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
@@ -143,7 +144,7 @@ def _search_hints(env: SizeEnv) -> None:
     env.fitting[asked] = {}  # there are none
     env.hints.update(every)
     env.derive_hints(env.definitions)
-    if not all(s in env.names for s in symbols):
+    if not are_sizes:
         return  # data decides: any hint will do
     raise NeverTaken(f"no sizes were found for which {env.path[-1]} holds")
 

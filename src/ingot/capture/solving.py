@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
-from sympy.core.function import Application
-from sympy.logic.boolalg import BooleanFunction
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import BooleanAtom
 
 _MOST = 4096  # a size
 _FEW = 32  # of the sizes on a line: others may not meet what else is known
+_USUAL = (
+    sympy.Symbol, sympy.Integer, sympy.Add, sympy.Mul,
+    BooleanAtom, Relational, sympy.And, sympy.Or, sympy.Not,
+)  # fmt: skip
 _FUNCTIONS = {
     "FloorDiv": operator.floordiv, "CleanDiv": operator.floordiv, "Mod": operator.mod,
     "PythonMod": operator.mod, "Max": max, "Min": min, "Abs": abs,
@@ -63,12 +67,15 @@ def _on_line(holds: Callable[..., bool], now: Sequence[int], line: Sequence[int]
 
 def _computed(condition: Any, symbols: Sequence[sympy.Symbol]) -> Callable[..., bool] | None:
     """The condition as a function of Python's; None where it has others than the usual operators."""
-    if not condition.free_symbols <= {*symbols}:
-        return None
-    applied = [f for f in condition.atoms(Application) if not isinstance(f, BooleanFunction)]
-    if not {type(f).__name__ for f in applied} <= _FUNCTIONS.keys():
+    if not condition.free_symbols <= {*symbols} or not all(
+        map(_is_usual, sympy.preorder_traversal(condition))
+    ):
         return None
     return sympy.lambdify(symbols, condition, modules=[_FUNCTIONS, "math"])
+
+
+def _is_usual(part: Any) -> bool:
+    return isinstance(part, _USUAL) or type(part).__name__ in _FUNCTIONS
 
 
 def _tied(condition: Any, symbols: Sequence[sympy.Symbol]) -> list[list[sympy.Symbol]]:

@@ -66,6 +66,30 @@ def test_truth_values() -> None:
     parity(function, (torch.tensor([True, False]), torch.tensor([[True, True], [False, True]])))
 
 
+def test_bounds_of_truth_values() -> None:
+    """ONNX's Clip takes none, nor do Max and Min."""
+
+    def function(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return torch.clamp_min(a, b), a.clamp_max(b[0])
+
+    parity(function, (torch.tensor([True, False]), torch.tensor([True, False])))
+
+
+def test_factors_of_whole_numbers() -> None:
+    """Beside a product of whole numbers, torch cuts the factors to whole ones."""
+
+    def function(c: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return (
+            torch.addbmm(c, a, b, beta=0.6, alpha=1.7),
+            torch.addbmm(c, a, b, beta=2, alpha=3),
+            torch.baddbmm(c, a, b, beta=2, alpha=3),
+        )
+
+    for dtype in (torch.int64, torch.int8):
+        shapes = ((2, 2), (3, 2, 4), (3, 4, 2))
+        parity(function, tuple(torch.arange(math.prod(s)).reshape(s).to(dtype) for s in shapes))
+
+
 POWERS: list[Callable[[Tensor], Any]] = [lambda x, n=n: x**n for n in (0, 1, 2, 3, 5, 12)]
 
 
