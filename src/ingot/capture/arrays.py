@@ -37,17 +37,28 @@ class Shown:
     of_model: bool = False  # `array` is a view of the model's own
 
     def is_alive(self) -> bool:
-        """Whether the model may look into it."""
+        """Whether the model may look into it. What it made a tensor of is looked for in the variables of its
+        functions that run, and in attributes of what these hold.
+        """
         if not self.of_model:
             return sys.getrefcount(self.array) > 2  # ours, and that of the call
         held: list[Any] = [
             value
             for frame in frames(sys._getframe(1))
             if is_user_code(frame.f_code)
-            for value in frame.f_locals.values()
+            for local in frame.f_locals.values()
+            for value in (local, *_attributes(local).values())
         ]
         arrays = (cast("npt.NDArray[Any]", value) for value in held if isinstance(value, np.ndarray))
         return any(np.may_share_memory(array, self.array) for array in arrays)
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """What an object holds, without the Python of its class."""
+    try:
+        return dict(object.__getattribute__(thing, "__dict__"))
+    except AttributeError:
+        return {}
 
 
 def show(g: Recorder, e: Entry, array: Any) -> None:
