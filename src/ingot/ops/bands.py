@@ -1,8 +1,8 @@
 """Bands of rows: an image is computed a few rows at a time, and used while they are in the cache.
 
 A convolution of narrow groups reads more than it computes. Where its input is large, and only it reads it,
-the rows that make a band of its output are computed just before, into memory that the next band takes again.
-Rows that two bands need are computed twice.
+the rows that make a band of its output are computed just before, into memory that the next band takes again:
+rows that both need stay, further up.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from ingot.kernels.made_again import remembered
 from ingot.ops.window import Window
 
 #: The part of L2 that a band of the input may take: the rest is for its own input, weights and the output.
-_PART_OF_L2 = 0.375
-#: A smaller input, as a part of L2, stays there by itself.
-_LARGE = 0.5
-#: At most so many rows are computed for one that is needed.
-_MOST_TWICE = 1.25
+_PART_OF_L2 = 0.5
+#: A smaller image, as a part of L2, stays there by itself.
+_LARGE = 1.0
 
 
 def is_cut(window: Window) -> bool:
@@ -68,23 +66,45 @@ def band(
     return x.with_dims(shape, x.strides, image * x.strides[0] + begin * x.strides[2]), pads
 
 
-@remembered(256)
-def runs_of(height: int, window: Window, rows: int) -> tuple[tuple[int, int, int], ...]:
-    """The bands of `rows` rows (the last may have fewer) of the output over an image of this height, as runs
-    of those with the same padding around them: the first row, how many bands, and the rows of each.
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Some rows of output and the rows of the image that they reach.
+
+    first, count: the rows of output. begin, end: those of the image, of which the band before has the first
+    `kept`. top, bottom: the padding around them.
     """
-    output = window.output[0]
 
-    def kind(first: int) -> tuple[int, int, int]:
-        count = min(rows, output - first)
-        _, _, (top, _, bottom, _) = lines(height, window, first, count)
-        return count, top, bottom
+    first: int
+    count: int
+    begin: int
+    end: int
+    kept: int
+    top: int
+    bottom: int
 
-    runs: list[tuple[int, int, int]] = []
-    for (count, _, _), run in itertools.groupby(range(0, output, rows), kind):
-        bands = list(run)
-        runs.append((bands[0], len(bands), count))
-    return tuple(runs)
+    @property
+    def kind(self) -> tuple[int, ...]:
+        """What bands have in common that lie alike."""
+        return self.count, self.end - self.begin, self.kept, self.top, self.bottom
+
+
+@remembered(256)
+def runs_of(height: int, window: Window, rows: int) -> tuple[tuple[Band, ...], ...]:
+    """The bands of `rows` rows (the last has the rest) of the output over an image so high: those that
+    lie alike are one run.
+    """
+    bands: list[Band] = []
+    for first in range(0, window.output[0], rows):
+        count = min(rows, window.output[0] - first)
+        begin, end, (top, _, bottom, _) = lines(height, window, first, count)
+        kept = max(bands[-1].end - begin, 0) if bands else 0
+        bands.append(Band(first, count, begin, end, kept, top, bottom))
+    return tuple(tuple(run) for _, run in itertools.groupby(bands, lambda band: band.kind))
+
+
+def reached(window: Window, count: int) -> int:
+    """How many rows of an image (and of the padding) so many rows of output reach."""
+    return (count - 1) * window.strides[0] + (window.kernel[0] - 1) * window.dilations[0] + 1
 
 
 @remembered(256, "answer")
@@ -93,13 +113,13 @@ def rows_in_band(x: tuple[int, ...], window: Window, machine: Machine) -> int | 
     if len(x) != 4 or not math.prod(x) or not is_cut(window) or not window.output[0]:
         return None
     row = x[1] * x[3] * 4
-    if math.prod(x) * 4 < _LARGE * machine.l2_bytes:
+    if math.prod(x[1:]) * 4 < _LARGE * machine.l2_bytes:
         return None
-    stride, reach = window.strides[0], (window.kernel[0] - 1) * window.dilations[0] + 1
-    most = (int(_PART_OF_L2 * machine.l2_bytes) // row - reach) // stride + 1
+    stride, once = window.strides[0], reached(window, 1)
+    most = (int(_PART_OF_L2 * machine.l2_bytes) // row - once) // stride + 1
     if most < 1:
         return None
     bands = -(-window.output[0] // most)
     count = -(-window.output[0] // bands)
-    needed = (count - 1) * stride + reach
-    return count if bands == 1 or needed <= _MOST_TWICE * count * stride else None
+    # Rows that stay move up by as many as are new: no further, or some would be written before they are read.
+    return count if bands == 1 or once - stride <= count * stride else None

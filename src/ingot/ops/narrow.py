@@ -11,9 +11,10 @@ from ingot.codegen.machine import Machine
 from ingot.kernels.call import Call, Series, arena_view, series
 from ingot.kernels.call import View as Memory
 from ingot.kernels.contract import Epilogue
+from ingot.kernels.copy import copy
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, suits_groups
 from ingot.kernels.made_again import either, made_again
-from ingot.ops.bands import is_cut, lines, rows_in_band, runs_of
+from ingot.ops.bands import Band, is_cut, reached, rows_in_band, runs_of
 from ingot.ops.lowering import Lowering
 from ingot.ops.window import Window, channels_last
 
@@ -65,32 +66,44 @@ def _in_bands(
     epilogue: Epilogue | None,
     machine: Machine,
 ) -> list[Call | Series]:
-    """The convolution in bands of `height` rows; `compute` gives the rows of its input, of this shape."""
+    """The convolution in bands of `height` rows; `compute` gives the rows of its input, of this shape.
+
+    All bands have their rows of input in one memory, row r of the image at r less the first that the band
+    reaches: what the next one reaches, too, moves up by a band.
+    """
     images, channels, _, width = out.shape
     extra = [] if epilogue is None else [v.broadcast_to(out.shape) for v in epilogue.operands]
     (a, b), (c, d) = window.strides, window.dilations
 
-    def one_band(image: int, first: int, rows: int) -> list[Call]:
+    step = height * a
+    memory = arena_view((1, shape[1], reached(window, height), shape[3]), dtype, channels_last(2))
+
+    def one_band(image: int, band: Band) -> list[Call]:
         target, *operands = [
-            v.with_dims((1, channels, rows, width), v.strides, image * v.strides[0] + first * v.strides[2])
+            v.with_dims(
+                (1, channels, band.count, width), v.strides, image * v.strides[0] + band.first * v.strides[2]
+            )
             for v in (out, *extra)
         ]
-        begin, end, (top, left, bottom, right) = lines(shape[2], window, first, rows)
-        source = arena_view((1, shape[1], end - begin, shape[3]), dtype, channels_last(2))
-        calls = compute(source, image, begin)
+        calls: list[Call] = []
+        if band.kept:
+            stay = memory.part(2, band.top + step, band.kept)
+            calls.append(copy(stay, memory.part(2, band.top, band.kept), machine))
+        if fresh := band.end - band.begin - band.kept:
+            calls += compute(memory.part(2, band.top + band.kept, fresh), image, band.begin + band.kept)
         after = None if epilogue is None else Epilogue(epilogue.expression, operands)
-        around = (top, left, bottom, right)
+        source = memory.part(2, band.top, band.end - band.begin)
+        around = (band.top, window.before[1], band.bottom, window.after[1])
         return calls + depthwise_conv2d(source, w, target, (a, b), around, (c, d), after, machine)
 
-    # Bands without padding above and below lie alike.
     def all_bands(image: int) -> list[Call | Series]:
         calls: list[Call | Series] = []
-        for begin, bands, rows in runs_of(shape[2], window, height):
+        for run in runs_of(shape[2], window, height):
 
-            def turn(n: int, begin: int = begin, rows: int = rows) -> list[Call]:
-                return one_band(image, begin + n * height, rows)
+            def turn(n: int, run: Sequence[Band] = run) -> list[Call]:
+                return one_band(image, run[n])
 
-            calls += series(turn, bands)
+            calls += series(turn, len(run))
         return calls
 
     return series(all_bands, images)
