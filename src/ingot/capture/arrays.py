@@ -3,19 +3,19 @@ recording they have their own. What is written into one is refused where the ten
 outlives the call; what is written into the tensor, where the model still has the array.
 """
 
-# Frames are where the model keeps its arrays.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import sys
+from array import array as array_of_numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ingot.capture.where import frames, is_user_code, quoted_line
+from ingot.capture.held import reachable
+from ingot.capture.objects import is_a
+from ingot.capture.where import quoted_line
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Shown:
     """An array that the model was given for a tensor, or made one of, and what was in it."""
 
@@ -35,30 +35,22 @@ class Shown:
     contents: bytes
     where: str
     of_model: bool = False  # `array` is a view of the model's own
+    lost: bool = False  # nothing of the model's holds its memory any more, and so nothing ever will
 
     def is_alive(self) -> bool:
-        """Whether the model may look into it. What it made a tensor of is looked for in the variables of its
-        functions that run, and in attributes of what these hold.
-        """
+        """Whether the model may look into it. What it made a tensor of is looked for wherever it may be."""
         if not self.of_model:
             return sys.getrefcount(self.array) > 2  # ours, and that of the call
-        held: list[Any] = [
-            value
-            for frame in frames(sys._getframe(1))
-            if is_user_code(frame.f_code)
-            for local in frame.f_locals.values()
-            for value in (local, *_attributes(local).values())
-        ]
-        arrays = (cast("npt.NDArray[Any]", value) for value in held if isinstance(value, np.ndarray))
-        return any(np.may_share_memory(array, self.array) for array in arrays)
+        self.lost = self.lost or not any(_shares(thing, self.array) for thing in reachable())
+        return not self.lost
 
 
-def _attributes(thing: Any) -> dict[str, Any]:
-    """What an object holds, without the Python of its class."""
-    try:
-        return dict(object.__getattribute__(thing, "__dict__"))
-    except AttributeError:
-        return {}
+def _shares(thing: Any, array: npt.NDArray[Any]) -> bool:
+    if is_a(thing, np.ndarray):
+        return np.may_share_memory(thing, array)
+    if is_a(thing, (bytearray, memoryview, array_of_numbers)):
+        return np.may_share_memory(np.asarray(memoryview(cast("bytearray", thing))), array)
+    return False
 
 
 def show(g: Recorder, e: Entry, array: Any) -> None:

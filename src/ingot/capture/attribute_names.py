@@ -1,4 +1,4 @@
-"""Which attributes code may read, by the names that stand in it."""
+"""Which globals code names, and which attributes it may read, by the names that stand in it."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
@@ -62,3 +62,18 @@ def _is_spelt_out(steps: Sequence[dis.Instruction], at: int) -> bool:
     return (
         second == first + 1 and isinstance(rest[second].argval, str) and rest[second].opname == "LOAD_CONST"
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in(code: CodeType) -> tuple[str, ...]:
+    """Globals and attributes that code names, the functions in it included."""
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return tuple(sorted(set(code.co_names).union(*(names_in(c) for c in inner))))
+
+
+@functools.lru_cache(maxsize=4096)
+def globals_in(code: CodeType) -> frozenset[str]:
+    """Globals alone."""
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME"))}
+    return frozenset(own.union(*(globals_in(c) for c in inner)))

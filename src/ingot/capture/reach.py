@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from ingot.capture.attribute_names import globals_in, names_in
 from ingot.capture.clocks import UNREPEATABLE, UNSTEADY, is_unrepeatable
 from ingot.capture.mutable import contents_of
 from ingot.capture.objects import LIBRARIES, attributes, is_a, own_dict
@@ -315,21 +316,6 @@ def _function_in(value: Any) -> Any:
     value = getattr(value, "fget", getattr(value, "func", value)) if not isinstance(value, type) else value
     value = getattr(value, "__wrapped__", value)
     return value if isinstance(value, FunctionType) else None
-
-
-@functools.lru_cache(maxsize=4096)
-def names_in(code: CodeType) -> tuple[str, ...]:
-    """Globals and attributes that code names, the functions in it included."""
-    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
-    return tuple(sorted(set(code.co_names).union(*(names_in(c) for c in inner))))
-
-
-@functools.lru_cache(maxsize=4096)
-def globals_in(code: CodeType) -> frozenset[str]:
-    """Globals alone."""
-    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
-    own = {str(i.argval) for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME"))}
-    return frozenset(own.union(*(globals_in(c) for c in inner)))
 
 
 def line_that_changes(codes: Sequence[CodeType], names: Sequence[str]) -> str | None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,73 @@ class OfAnArrayItHolds(nn.Module):
         return x + float(self.counts[0])
 
 
-BEHIND = [of_an_array_it_reads_later, of_an_array_in_an_array, into_what_gave_an_array, OfAnArrayItHolds]
+def of_an_array_in_a_list(x: T) -> T:
+    counts = [np.zeros(3, np.float32)]
+    torch.from_numpy(counts[0])[0] = 5
+    return x + float(counts[0][0])
+
+
+class InObjects(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = [Table({"first": Table(np.zeros(3, np.float32))})]
+
+    def forward(self, x: T) -> T:
+        torch.from_numpy(self.tables[0].held["first"].held)[0] = 5
+        return x + float(self.tables[0].held["first"].held[0])
+
+
+class Table:
+    __slots__ = ("held",)
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+KEPT = {"counts": (np.zeros(3, np.float32),)}
+
+
+def of_an_array_in_a_global(x: T) -> T:
+    torch.from_numpy(KEPT["counts"][0])[0] = 5
+    return x + _kept(x)
+
+
+def _kept(x: T) -> T:
+    return x * float(KEPT["counts"][0][0])
+
+
+def of_an_array_around_a_function(x: T) -> T:
+    counts = np.zeros(3, np.float32)
+
+    def first() -> float:
+        return float(counts[0])
+
+    return _written(first, torch.from_numpy(counts)) + x
+
+
+def _written(first: Callable[[], float], held: T) -> T:
+    held[0] = 5
+    return held + first()
+
+
+def of_bytes(x: T) -> T:
+    counts = bytearray(12)
+    held = torch.from_numpy(np.frombuffer(counts, np.float32))
+    held += x[0]
+    return x + float(np.frombuffer(counts, np.float32)[0])
+
+
+BEHIND = [
+    of_an_array_it_reads_later,
+    of_an_array_in_an_array,
+    into_what_gave_an_array,
+    OfAnArrayItHolds,
+    of_an_array_in_a_list,
+    InObjects,
+    of_an_array_in_a_global,
+    of_an_array_around_a_function,
+    of_bytes,
+]
 
 
 @pytest.mark.parametrize("model", BEHIND, ids=lambda f: f.__name__)
