@@ -169,6 +169,9 @@ class Expressions(ast.NodeTransformer):
             return call("times", node.left, node.right)
         if isinstance(node.op, ast.Mult) and isinstance(node.right, ast.List):
             return call("times", node.right, node.left)
+        text = isinstance(node.left, ast.Constant) and isinstance(node.left.value, str)
+        if self.raises and text and isinstance(node.op, ast.Mod):
+            return call("told_in", node.left, node.right)
         return node
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
@@ -219,6 +222,12 @@ class Expressions(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if self.raises and called == "format" and isinstance(getattr(node.func, "value", None), ast.Constant):
+            self.generic_visit(node)
+            node.args = [v if isinstance(v, ast.Starred) else call("told", v) for v in node.args]
+            for keyword in node.keywords:
+                keyword.value = call("told", keyword.value)
+            return node
         if called in _SHOWING:
             made = self.shown(node)
             if made is not None:

@@ -70,7 +70,7 @@ from ingot.capture.scope import inside
 from ingot.capture.sets import TracedSet, set_of
 from ingot.capture.sources import codes_in
 from ingot.capture.standins import calls, sequences, subscripts, table, values
-from ingot.capture.texts import UNTOLD
+from ingot.capture.texts import UNTOLD, filled_in
 from ingot.capture.told import opened, told
 from ingot.capture.where import (
     NO_SOURCE,
@@ -483,6 +483,10 @@ class Runtime:
         """A value on its way into what an error says, which no output has."""
         of_data = is_a(value, Symbolic) and depends_on_data(recorder(), recorder().env.expr(value))
         return UNTOLD if of_data else value
+
+    def told_in(self, text: str, values: Any) -> str:
+        """`text % values` in what an error says."""
+        return filled_in(text, values, self.told)
 
     def formatted(self, write: Callable[..., str], *values: Any) -> Any:
         """An f-string of these values."""

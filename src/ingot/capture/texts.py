@@ -11,6 +11,7 @@ more with other numbers: where the model is another one then, the string decided
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Generator
 from types import FrameType
@@ -46,6 +47,20 @@ class _Untold:
 
 
 UNTOLD = _Untold()
+_FIELD = re.compile(r"%(\(\w+\))?[-+ #0]*\d*(\.\d+)?[a-zA-Z%]")
+
+
+def filled_in(text: str, values: Any, told: Callable[[Any], Any]) -> str:
+    """`text % values` with what is told of each value; where that is nothing, its field is one for a text."""
+    if isinstance(values, dict):
+        shown: Any = {k: told(v) for k, v in values.items()}
+        parts = list(shown.values())
+    else:
+        parts = [told(v) for v in (values if isinstance(values, tuple) else (values,))]
+        shown = tuple(parts)
+    if all(p is not UNTOLD for p in parts):
+        return text % values
+    return _FIELD.sub(lambda m: "%%" if m[0] == "%%" else f"%{m[1] or ''}s", text) % shown
 
 
 class Texts:

@@ -121,6 +121,29 @@ def checked_in_rounds(x: T, y: T) -> T:
     return x.sum() + 1 if n < 0 else x.sum()
 
 
+@case(positive(3), positive(3) * 100)
+def raise_with_a_number_in_percent_signs(x: T) -> T:
+    most = x.max().item()
+    if most > 9:
+        raise ValueError("%s: %.2f of %d, 100%% wrong" % ("large", most, x.shape[0]))  # noqa: UP031
+    return x * 2
+
+
+@case(positive(3), positive(3) * 100)
+def raise_with_a_named_number_in_percent_signs(x: T) -> T:
+    most = x.max().item()
+    assert most < 9, "%(most).1f is too large" % {"most": most}  # noqa: UP031
+    return x * 2
+
+
+@case(positive(3), positive(3) * 100)
+def raise_with_numbers_in_braces(x: T) -> T:
+    most = x.max().item()
+    if most > 9:
+        raise ValueError("{:.2f} of {n} is too large".format(most, n=x.shape[0]))  # noqa: UP032
+    return x * 2
+
+
 @case.parametrize()
 def test_checks(case: Case) -> None:
     """Fails where eager PyTorch fails."""
