@@ -13,6 +13,7 @@ this file instead.
 from __future__ import annotations
 
 import contextlib
+import functools
 import operator
 import sys
 from collections.abc import Callable, Generator
@@ -28,6 +29,9 @@ from ingot.capture.where import is_user_code
 
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
 _DIGITS = 18  # of which every number has 64 bits
+_DECIMALS = 8  # of which ten to their power has few bits
+_HALVES = 2.0**27 + 1  # times a float, and the product less itself: its upper half
+_WHOLE_ONLY = 2.0**52  # from which on floats have no decimals
 _REAL, _WHOLE = (float, torch.SymFloat), (int, torch.SymInt)
 _ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "lshift", "rshift")
 _BITWISE = ("and", "or", "xor")
@@ -162,11 +166,34 @@ def _whole_number(plain: Callable[..., Any]) -> Callable[..., Any]:
     """`int`, `floor`, `ceil` or `round` of a float: the run fails where Python raises."""
 
     def method(self: torch.SymFloat, *digits: Any) -> Any:
-        if not digits:
-            endless.require_whole_number(recorder(), self)
-        return _kept(plain(self, *digits), self, 0)
+        if digits and digits[0] is not None:
+            return _to_digits(self, *digits)
+        endless.require_whole_number(recorder(), self)
+        return _kept(plain(self), self, 0)
 
     return method
+
+
+def _to_digits(x: torch.SymFloat, digits: Any) -> Any:
+    """`round(x, digits)`: the float next to the nearest decimal, of two the even one."""
+    if not isinstance(digits, int) or not 0 <= digits <= _DECIMALS:
+        cannot_wait(f"rounds a number to other than 0 to {_DECIMALS} digits behind the point")
+    return of_tensors(functools.partial(_nearest_decimal, ten=10.0**digits))(x)
+
+
+def _nearest_decimal(x: torch.Tensor, ten: float) -> torch.Tensor:
+    """What x * ten rounds to, divided by it. The product is rounded, and where it is half way between two
+    whole numbers, what it lacks of the exact one decides: the product of x's two halves says that.
+    """
+    scaled = x * ten
+    parts = x * _HALVES
+    high = parts - (parts - x)
+    lacking = (high * ten - scaled) + (x - high) * ten
+    below = scaled.floor()
+    is_half = (scaled - below == 0.5) & (lacking != 0)
+    nearest = torch.where(is_half, below + (lacking > 0), scaled.round())
+    has_decimals = x.abs() * ten < _WHOLE_ONLY  # no NaN and no infinity either
+    return torch.where(has_decimals, torch.copysign(nearest / ten, x), x)
 
 
 def _negative(self: torch.SymFloat) -> Any:

@@ -178,3 +178,25 @@ def test_halves_beside_larger_numbers() -> None:
     inputs: list[Any] = [(v.half(),) for v in SIGNS]
     for function in (masked, divided):
         check(Case(function.__name__, lambda f=function: f, inputs), tolerance=2e-3)
+
+
+def rounded_to_digits(x: T) -> T:
+    v = x.sum().item()
+    return torch.tensor([round(v, 0), round(v, 1), round(v, 2), round(v, 8)], dtype=torch.float64)
+
+
+def test_rounding_to_digits_is_pythons() -> None:
+    """Also where the number is next to half way between two decimals, or half way."""
+    near = [2.675, 1.115, 1.005, 0.125, -0.375, 2.5, -0.5, -0.001, 1e20, float("inf"), float("nan"), 0.285]
+    inputs: list[Any] = [(torch.tensor([v], dtype=torch.float64),) for v in near]
+    check(Case("rounded_to_digits", lambda: rounded_to_digits, inputs), tolerance=0)
+
+
+def scaled_by_a_rounded_size(x: T) -> T:
+    return x * round(x.shape[0] / 3, 2)
+
+
+def test_rounding_of_sizes_to_digits() -> None:
+    check(
+        Case("scaled_by_a_rounded_size", lambda: scaled_by_a_rounded_size, [(v,) for v in lengths(3, 10, 7)])
+    )
