@@ -1,4 +1,4 @@
-"""`tensor[index]`, read and written, where a part of the index is a number that only the run knows."""
+"""`tensor[index]`, read and written, where a part of the index is a number or truth of the run's."""
 
 # torch's fake tensors are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -27,7 +27,9 @@ _MASKS = (torch.bool, torch.uint8)
 def needs_select(index: Any) -> bool:
     """torch's own indexing would turn a symbolic position into the example's."""
     return any(
-        _is_place(i) or (isinstance(i, slice) and any(map(_is_place, (i.start, i.stop, i.step))))
+        _is_place(i)
+        or _is_truth(i)
+        or (isinstance(i, slice) and any(map(_is_place, (i.start, i.stop, i.step))))
         for i in _parts(index)
     )
 
@@ -73,9 +75,16 @@ def _is_place(i: Any) -> bool:
     return isinstance(i, FakeTensor) and not i.dim() and i.dtype in _WHOLE
 
 
+def _is_truth(i: Any) -> bool:
+    """Whether a part of an index takes all or nothing: torch would ask which."""
+    return isinstance(i, torch.SymBool) or (
+        isinstance(i, FakeTensor) and not i.dim() and i.dtype == torch.bool
+    )
+
+
 def _consumed(i: Any) -> int:
     """How many axes of the tensor a part of an index says something about."""
-    if i is None or isinstance(i, bool):
+    if i is None or isinstance(i, (bool, torch.SymBool)):
         return 0
     if isinstance(i, torch.Tensor) and i.dtype in _MASKS:
         return i.dim()
@@ -104,6 +113,11 @@ def _view(g: Recorder, tensor: Any, index: Any) -> tuple[Any, tuple[Any, ...] | 
             axis += 1
         elif isinstance(i, torch.Tensor) and not i.dim() and i.dtype in _WHOLE:
             tensor = _at_tensor(g, tensor, axis, i)
+        elif _is_truth(i):  # a mask over a new axis of one
+            tensor = tensor.unsqueeze(axis)
+            rest.append(tensor_of(i).reshape(1) if isinstance(i, torch.SymBool) else i.reshape(1))
+            axis += 1
+            arrays = True
         elif isinstance(i, (torch.Tensor, list, bool)):
             rest.append(i)
             axis += _consumed(i)

@@ -324,6 +324,20 @@ def added_under_a_key(x: T) -> T:
     return torch.stack([*rows.values(), first, *named.values()])
 
 
+@case((random(3, 4), torch.tensor(2)), (random(5, 4), torch.tensor(-1)))
+def truth_takes_all_or_nothing(x: T, k: T) -> list[T]:
+    return [x[k > 0], x[:, k > 0], x[x.sum() > 0], x[None, k > 0], x[..., k > 0]]
+
+
+@case((random(3, 4), torch.tensor(2)), (random(5, 4), torch.tensor(-1)))
+def truth_puts_all_or_nothing(x: T, k: T) -> T:
+    y = x.clone()
+    y[k > 0] += 1
+    y[1:, k < 0] = 3
+    y[x.sum() > 0] = y * 2
+    return y
+
+
 @case.parametrize()
 def test_places(case: Case) -> None:
     check(case)
