@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ingot.capture.attempt import capture
-from tests.capture.support import ort_runner, same
+from tests.capture.support import OrtError, ort_runner, parity, same
 
 
 class Layer(nn.Module):
@@ -56,3 +56,35 @@ def test_packed(kind: Any, both: bool) -> None:
         states = state if isinstance(state, tuple) else (state,)
         for name, g, w in zip(captured.output_names, got, (padded, found, *states), strict=True):
             same(name, np.asarray(g), w.numpy(), 2e-5)
+
+
+class Padded(nn.Module):
+    """A layer whose outputs are padded to a length that is given."""
+
+    def __init__(self, length: int | None) -> None:
+        super().__init__()
+        self.layer = nn.GRU(5, 6, batch_first=True)
+        self.length = length
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The padded outputs."""
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        length = x.size(1) if self.length is None else self.length
+        return pad_packed_sequence(self.layer(packed)[0], batch_first=True, total_length=length)[0]
+
+
+@pytest.mark.parametrize("length", [None, 8], ids=str)
+def test_padded_to_a_length(length: int | None) -> None:
+    """Longer than the longest, or as long; where it is shorter torch raises, and the model fails."""
+    torch.manual_seed(0)
+    module = Padded(length).eval()
+
+    def call(*lengths: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(len(lengths), steps, 5), torch.tensor(lengths)
+
+    others = [call(4, 4, steps=6), call(3, steps=3), call(1, 8, 3, steps=8)]
+    captured = parity(module, call(5, 7, 2, steps=7), *others)
+    if length is not None:
+        x, n = call(2, 9, steps=9)
+        with pytest.raises(OrtError):
+            ort_runner(captured.model)({"x": x.numpy(), "lengths": n.numpy()}, captured.output_names)

@@ -155,6 +155,7 @@ def pack(input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Ten
     there = torch.arange(x.shape[0]).unsqueeze(1) < lengths.unsqueeze(0)
     sizes = there.sum(1)
     sizes = sizes[sizes > 0]
+    torch._check(sizes.shape[0] <= x.shape[0])  # `pad_packed_sequence` asks whether a total length is less
     sizes.packed_batch = x.shape[1]  # pyright: ignore[reportAttributeAccessIssue]  (for `sizes[0]`)
     return x[there], sizes
 
