@@ -135,6 +135,8 @@ def export(
     from ingot.capture.attempt import capture
     from ingot.capture.elsewhere import lacking
 
+    if verify not in (True, False):
+        raise ExportError(f"verify is {verify!r}; wanted True or False.")
     if f is not None:
         require_directory(f)
     captured = capture(

@@ -74,8 +74,8 @@ def through_numpy(x: T) -> T:
     return torch.from_numpy(x.numpy() + 1)
 
 
-def to_one_digit(x: T) -> T:
-    return x * round(x.shape[0] / 3, 1)
+def to_many_digits(x: T) -> T:
+    return x * round(x.shape[0] / 3, 12)
 
 
 def into_text(x: T) -> T:
@@ -142,10 +142,6 @@ class Counts(nn.Module):
         return x * self.calls
 
 
-def by_a_truth(x: T) -> T:
-    return x[x.sum().item() > 0]
-
-
 def on_a_heap(x: T) -> Any:
     kept: list[float] = []
     for v in x[0].tolist():
@@ -184,6 +180,10 @@ def described(most: int) -> ingot.Input:
     return ingot.Input(torch.float32, [ingot.Dim("n", min=1, max=most), 3])
 
 
+def nested(x: torch.Tensor) -> torch.Tensor:
+    return torch.nested.nested_tensor([x, x[:1]]).to_padded_tensor(0.0)
+
+
 LINEAR = nn.Linear(3, 4)
 #: What is exported, whether a line of this file is named, and what else the message has.
 CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
@@ -192,14 +192,13 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export(as_key, (X,)), "table[int(x.sum())] = 1", ("decides the key", "Give it every key")),
     (lambda: ingot.export(two_dtypes, (X,)), "return y",
      ("'y'", "int64 tensor", "float32 tensor", "if x.sum() > 0:", "tensors of one dtype and rank")),
-    (lambda: ingot.export(by_a_truth, (X,)), "x.sum().item() > 0", ("a truth that data or a size decides",)),
     (lambda: ingot.export(on_a_heap, (X,)), "heapq.heappush", ("a float that data", "a list that data fills")),
     (lambda: ingot.export(lists_of_data, (X,)), "torch.tensor(kept)", ("a list of lists that data",)),
     (lambda: ingot.export(writes_a_slice, (X,)), "items[0:2]", ("writes to a slice of a list, where data",)),
     (lambda: ingot.export(suppresses, (X,)), "if x.sum() > 0:", ("`suppress` that may catch it",)),
     (lambda: ingot.export(grows_wider, (X,)), "while n > 0:", ("variable 'x'", "float64", "Start it with")),
     (lambda: ingot.export(through_numpy, (X,)), "x.numpy() + 1", ("Use tensor operations instead",)),
-    (lambda: ingot.export(to_one_digit, (X,)), "round(x.shape[0] / 3, 1)", ("'round'", "no operator for")),
+    (lambda: ingot.export(to_many_digits, (X,)), "round(x.shape[0] / 3, 12)", ("other than 0 to 8 digits",)),
     (lambda: ingot.export(into_text, (X,)), ".2f", ("into a string", "Write it with tensor operations")),
     (lambda: ingot.export(draws, (X,)), "random.random()", ("one draw for ever", "pass it as an argument")),
     (lambda: ingot.export(calls_itself, (X,)), "calls_itself(x * 2, n + 1)", ("Write it as a loop",)),
@@ -236,6 +235,8 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
     (lambda: ingot.export(LINEAR, (ingot.Input("float", [2, 3]),)), "", ("dtype 'float'", "'float32'")),
     (lambda: ingot.export(LINEAR, (X.to("meta"),)), "", ("'input' is on meta", "ingot.Input('float32', [2, 3])")),
     (lambda: ingot.export(LINEAR, (X.to(torch.float8_e4m3fn),)), "", ("'input' is of dtype torch.float8_e4m3fn",)),
+    (lambda: ingot.export(LINEAR, (X,), verify="no"), "", ("verify is 'no'", "True or False")),
+    (lambda: ingot.export(nested, (X,)), "torch.nested.nested_tensor", ("Nested tensors", "pad_sequence")),
     (lambda: ingot.export(nn.LazyLinear(3), (X,)), "", ("'weight' has no size yet", "once on an example")),
     (lambda: ingot.export(nn.ModuleList([LINEAR]), (X,)), "", ("a ModuleList, which has no forward",)),
     (lambda: ingot.export(two, (described(4), described(9))), "", ("max=9", "max=4", "the same bounds")),

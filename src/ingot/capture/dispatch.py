@@ -112,6 +112,11 @@ def dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
                 "is. Export the model as it is before convert(), with its FakeQuantize layers, or one that "
                 "PT2E or torchao quantised."
             ) from error
+        if "nested" in func.__name__ or "jagged" in func.__name__:
+            raise MissingOperatorError(
+                f"{quoted_line()}\nNested tensors ({func}) have no form in ONNX, whose tensors have one size "
+                "along each axis. Pad the rows (torch.nn.utils.rnn.pad_sequence) and keep a mask beside them."
+            ) from error
         raise MissingOperatorError(
             f"{quoted_line()}\n{func} cannot run without contents of its operands, and has no row. Use "
             f"other "
