@@ -13,7 +13,7 @@ import ingot
 from ingot.calls import ingot_runner
 from ingot.capture.attempt import capture
 from ingot.closeness import TOLERANCE
-from ingot.errors import VerificationError
+from ingot.errors import IngotError, VerificationError
 from ingot.verify import verify_capture
 
 Tensor = torch.Tensor
@@ -102,6 +102,25 @@ def test_dimensions_that_a_branch_alone_fixes_and_makes_equal_are_drawn_together
     q = torch.ones(2, 3, 4, 8)
     program = ingot.export(attended, (q, q.clone(), q.clone()))
     assert len({case.sizes["k_batch"] for case in program.verification.cases}) > 1  # type: ignore[union-attr]
+
+
+def test_sizes_that_one_side_of_a_branch_asks_for_are_checked_there() -> None:
+    """Another size fails on that side alone, which the report says: PyTorch repeats rows of 1."""
+
+    def one_side(x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return x + 1
+        return x - torch.arange(12.0).view(4, 3)
+
+    program = ingot.export(one_side, (torch.ones(4, 3),))
+    for x in (torch.ones(4, 3), -torch.ones(4, 3), torch.ones(7, 3)):
+        np.testing.assert_array_equal(program(x), one_side(x))
+    with pytest.raises(IngotError, match="sizes fit each other at this line"):
+        program(-torch.ones(1, 3))
+    assert program.verification is not None
+    failing = [line for line in program.verification.unverified if "the exported model fails for" in line]
+    assert len(failing) <= 2
+    assert any("sizes fit each other at this line" in line for line in failing)
 
 
 def test_whole_numbers_are_compared_in_all_of_their_digits() -> None:

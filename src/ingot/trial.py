@@ -173,9 +173,11 @@ class Trial:
                 if not any(u.startswith(known) for u in report.unverified):
                     report.unverified.append(f"{line} model, which does, fails")
                 return False
-            if report.cases and not reached and (0 in sizes.values() or open_lines):
+            checked = [line for line in open_lines if f"{line}: " in str(error)]
+            if report.cases and (checked or (not reached and (0 in sizes.values() or open_lines))):
                 unfit = f", which may not fit each other at {some(open_lines, ', ')}" if open_lines else ""
-                report.unverified.append(f"the exported model fails for {where}{unfit}: {error}")
+                if not reached or not any(f"{checked[0]}: " in line for line in report.unverified):
+                    report.unverified.append(f"the exported model fails for {where}{unfit}: {error}")
                 return False
             raise VerificationError(
                 f"the exported model fails for {where}, where the module gives a result: {error}"

@@ -203,7 +203,7 @@ def demanded_inside(g: Recorder, before: Mapping[Any, Guard], going: Any = None)
             if _here(g, guard) is not None and all(e in outside or e == going for e in under):
                 continue
         if condition is not None:
-            del g.env.held[key]
+            g.env.inside.append(g.env.held.pop(key))
             text = _text(guard)
             g.assume("branch" if guard.by_user else "condition", text, "checked", guard.where)
             _enforce(g, _as_value(g, guard, condition), guard.where, text)

@@ -115,16 +115,14 @@ def allowed(captured: Capture, sizes: Mapping[Any, Any]) -> dict[Any, Any] | Non
 
 
 def undecided(captured: Capture, sizes: Mapping[str, int]) -> list[str]:
-    """Lines of relations between sizes that an operator asks for, of which only the run knows whether these
-    sizes meet them: where the past of a cache is as long as its contents say, for instance.
+    """Lines of relations between sizes of which only the run knows whether these sizes meet them: where the
+    past of a cache is as long as its contents say, for instance, or where one is asked for on a side of a
+    branch that data decides.
     """
     env = captured.recording.env
     known = env.at({s: sympy.Integer(sizes[env.names[s]]) for s in free_sizes(captured)})
-    open_ = [
-        guard.where
-        for guard in env.held.values()
-        if not guard.by_user and guard.whole.xreplace(known) not in (sympy.true, sympy.false)
-    ]
+    asked = [g for g in env.held.values() if not g.by_user or g.under] + env.inside
+    open_ = [g.where for g in asked if g.whole.xreplace(known) != True]  # noqa: E712  (a SymPy object)
     return list(dict.fromkeys(open_))
 
 

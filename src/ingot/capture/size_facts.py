@@ -45,6 +45,7 @@ class SizeFacts(SizeSymbols):
     def __init__(self) -> None:
         super().__init__()
         self.held: dict[Any, Guard] = {}
+        self.inside: list[Guard] = []  # what is checked where a body alone knows it, and so held no longer
         self.path: list[Any] = []  # conditions under which the body that is being recorded runs
         self.leaned: set[sympy.Symbol] = set()  # whose declared range something was decided by
         self._bounds_of: tuple[Any, int, dict[Any, tuple[Any, Any]]] = (None, 0, {})
