@@ -147,6 +147,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[T, ...], tuple[T, ...]]] = {
         (R(2, 3, 8, 9),), (R(1, 4, 5, 3),),
     ),
     "chunk of what data selects": (lambda x: x[x > 0].chunk(2)[0], (ones(5),), (ones(1),)),
+    "a part of which sizes say that it is empty": (
+        lambda x: (x[:, x.shape[1] - 2 : x.shape[1] - 2], x[:, :, x.shape[2] - 2 :]),
+        (R(2, 4, 6),), (R(3, 1, 2),),
+    ),
     "chunks of what data selects": (
         lambda x: [c.sum() for c in x[x > 0].chunk(2)], (ones(5),), (ones(3) * -1,),
     ),

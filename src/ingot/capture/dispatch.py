@@ -344,7 +344,7 @@ def _tidy(g: Recorder, out: Any) -> Any:
     """The same outputs with a symbol of its own for every size that is a long formula."""
     if isinstance(out, torch.Tensor):
         shape = list(out.shape)  # each look makes new objects
-        sizes = [g.env.derive(d) if isinstance(d, torch.SymInt) else d for d in shape]
+        sizes = [g.env.derive(d) for d in shape]
         if all(a is b for a, b in zip(sizes, shape, strict=True)):
             return out
         with g.pause():

@@ -129,12 +129,14 @@ class SizeSymbols(ShapeEnv):
             self.definitions[size.node.expr] = OneOf(*parts)
             self.chosen[size.node.expr] = None
 
-    def derive(self, size: torch.SymInt) -> Size:
+    def derive(self, size: Size) -> Size:
         """A symbol of its own for a size with a division, minimum … in it, so that formulas over it stay
-        short; the number for a size that has become one.
+        short; the number for a size that is one, or has become one.
 
         Without this, SymPy spends minutes on the nested divisions of a deep network's feature maps.
         """
+        if isinstance(size, int):
+            return size
         e = self.canon(size.node.expr)
         if e.is_number:
             return int(e)
