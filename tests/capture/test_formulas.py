@@ -291,3 +291,57 @@ def test_padding_that_is_taken_off_again_leaves_the_size() -> None:
         M(), *[(R(b, n), torch.ones(b, n)) for b, n in ((2, 13), (1, 8), (3, 5), (2, 16), (1, 31))]
     )
     assert not captured.recording.env.fixed
+
+
+class _Blocks(torch.nn.Module):
+    """Pixels of each block of 4 by 4 attend to those in and around it; `-1` says how many there are."""
+
+    def __init__(self, biased: bool) -> None:
+        super().__init__()
+        pixels = (4, 4) if biased else (1, 1)
+        self.bias = torch.nn.Parameter(R(*pixels, 36))
+
+    def forward(self, x: T) -> T:
+        b, c, h, w = x.shape
+        torch._assert(h % 4 == 0, "")
+        torch._assert(w % 4 == 0, "")
+        blocks = (h // 4) * (w // 4)
+        q = x.reshape(-1, c // 2, h // 4, 4, w // 4, 4).permute(0, 1, 3, 5, 2, 4)
+        q = q.reshape(b * 2, c // 2, -1, blocks).transpose(1, 3)
+        k = torch.nn.functional.pad(x, [1, 1, 1, 1]).unfold(2, 6, 4).unfold(3, 6, 4)
+        k = k.reshape(b * 2, c // 2, blocks, -1).permute(0, 2, 3, 1)
+        scores = q @ k.transpose(-1, -2) + self.bias.reshape(-1, 36)
+        y = (scores.softmax(-1) @ k).transpose(1, 3)
+        y = y.reshape(-1, 4, 4, h // 4, w // 4).permute(0, 3, 1, 4, 2).contiguous()
+        return y.view(b, c, h, w)
+
+
+@pytest.mark.parametrize("size", [(2, 6, 8, 12), (2, 6, 8, 8), (1, 6, 4, 4)], ids=str)
+@pytest.mark.parametrize("biased", [True, False])
+def test_what_is_in_a_block_fixes_neither_the_image_nor_the_batch(
+    size: tuple[int, ...], biased: bool
+) -> None:
+    """A bias for each of 16 pixels wants 16 of them, which any number of blocks and any batch has."""
+    others = [(R(n, 6, h, w),) for n, h, w in ((3, 12, 8), (1, 4, 4), (1, 24, 12), (5, 8, 16))]
+    captured = parity(_Blocks(biased), (R(*size),), *others)
+    fixed = {captured.recording.env.names[s] for s in captured.recording.env.fixed}
+    assert not fixed & {"x_batch", "x_dim2", "x_dim3"}
+    with pytest.raises(OrtError):
+        ort_runner(captured.model)({"x": R(2, 6, 8, 10).numpy()}, captured.output_names)
+
+
+def test_a_layer_of_a_whole_image_fixes_the_image() -> None:
+    """As many features as one size of the image has, and no multiple of it."""
+
+    class M(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 2, 3, stride=2, padding=1)
+            self.linear = torch.nn.Linear(2 * 4 * 3, 5)
+
+        def forward(self, x: T) -> T:
+            return self.linear(self.conv(x).flatten(1))
+
+    captured = parity(M(), (R(2, 1, 8, 6),), (R(3, 1, 8, 6),))
+    sizes = {captured.recording.env.names[s]: f.size for s, f in captured.recording.env.fixed.items()}
+    assert sizes == {"x_dim1": 1, "x_dim2": 8, "x_dim3": 6}

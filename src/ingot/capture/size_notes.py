@@ -17,7 +17,7 @@ from sympy.logic.boolalg import And
 from ingot.capture.bounds import as_bound, functions
 from ingot.capture.one_of import OneOf
 from ingot.capture.size_facts import Guard, SizeFacts
-from ingot.capture.size_symbols import Moment
+from ingot.capture.size_symbols import UNDEFINED, Moment
 from ingot.capture.where import asked_by_user, source_line
 from ingot.errors import ExportError
 
@@ -42,6 +42,8 @@ _REPEATING = frozenset(
         "__matmul__", "scaled_dot_product_attention", "batch_norm", "layer_norm", "rms_norm",
     )
 )  # fmt: skip
+#: How many times larger a dimension is tried than the example's.
+_TIMES = (2, 3, 5)
 _WRITES = frozenset(("__setitem__", "copy_", "index_put_"))
 
 
@@ -192,11 +194,36 @@ class SizeNotes(SizeFacts):
                 self.put(left, right)
                 return
             if right.is_number and not condition.has(sympy.Mod, functions().Mod, functions().PythonMod):
-                self._fix(left.free_symbols)  # what is on both sides may be of any size
+                free = set[sympy.Symbol]() if by_user else self._not_fixed_by(condition)
+                self._fix(s for s in self.bases(left) if s not in free)
+                if not free:
+                    return  # what is on both sides may be of any size
+                self._hold(condition, False, not self._fails_by_itself(condition))
+                if left.is_Symbol:
+                    self.put(left, right)
                 return
         if by_user or check:
             lenient = not by_user and not self._fails_by_itself(condition)
             self._hold(condition, by_user, lenient)
+
+    def _not_fixed_by(self, equation: Any) -> set[sympy.Symbol]:
+        """Dimensions for other sizes of which an equation holds as well: multiples of the example's, which
+        have all divisors that the example's has. A block of an image that is cut into blocks has as many
+        pixels in a larger image, and no formula says so where something may be left over.
+        """
+        dims = self.bases(equation)
+        if equation.free_symbols.isdisjoint(self.definitions) or not dims <= self.names.keys():
+            return set()
+        now = {s: self.hint(s) for s in self.names}
+
+        def holds(symbol: sympy.Symbol, times: int) -> bool:
+            sizes = now | {symbol: sympy.Max(now[symbol], 1) * times}
+            try:
+                return bool(equation.xreplace(self.at(sizes)) == True)  # noqa: E712  (a SymPy object)
+            except UNDEFINED:
+                return False
+
+        return {s for s in dims if all(holds(s, times) for times in _TIMES)}
 
     def _narrows(self, e: Any) -> None:
         """Something must be a number, or another size: what a branch on sizes chose is known in its sides."""
