@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import ingot
-from tests.capture.support import parity
+from tests.capture.support import OrtError, ort_runner, parity
 
 R, ones = torch.randn, torch.ones
 T = torch.Tensor
@@ -220,6 +221,25 @@ def test_affine_grid_of_any_size(spatial: int, align_corners: bool) -> None:
     ]
     captured = parity(grid, *calls)
     assert all(a.kind != "narrowed" or "theta" in a.what for a in captured.assumptions)
+
+
+@pytest.mark.parametrize("start", [0.5, -1.0, 1.75])
+def test_middles_of_pixels_are_as_many_as_pixels(start: float) -> None:
+    """A grid of them fits what has a place for each pixel, unchecked. None begins behind the last."""
+
+    class M(torch.nn.Module):
+        def forward(self, x: T) -> T:
+            first = math.floor(start)
+            h, w = (torch.arange(start, n) / n for n in x.shape[1:])
+            grid = torch.stack(torch.meshgrid(h, w, indexing="ij"), -1).flatten(0, 1)
+            places = x.new_ones((x.shape[1] - first) * (x.shape[2] - first), 2)
+            return grid * places * x.sum()
+
+    captured = parity(M(), *[(R(2, h, w),) for h, w in ((5, 4), (3, 7), (2, 2), (33, 8))])
+    assert not [a for a in captured.assumptions if a.kind == "relation"]
+    if start > 0:
+        with pytest.raises(OrtError):
+            ort_runner(captured.model)({"x": torch.ones(2, 0, 4).numpy()}, captured.output_names)
 
 
 def test_linspace_of_as_many_as_data_says() -> None:

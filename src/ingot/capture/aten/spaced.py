@@ -84,6 +84,11 @@ def linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = No
     return spaced(start, end, steps, dtype or torch.get_default_dtype())
 
 
+def _are_middles(start: Any, end: Any, step: Any) -> bool:
+    """Whether numbers are places in the pixels of an image of a free size, one in each."""
+    return isinstance(start, float) and isinstance(end, torch.SymInt) and step == 1
+
+
 @instead(torch.arange)
 def arange(*bounds: Any, **more: Any) -> Tensor:
     """From the start in steps to before the end; torch's own takes no number with a fraction that sizes or
@@ -98,10 +103,16 @@ def arange(*bounds: Any, **more: Any) -> Tensor:
         for n in (start, end, step):
             require_kind(recorder(), n, "the dtype that torch.arange gives")
     free = any(isinstance(n, torch.SymFloat) for n in (start, end, step))
-    if not free or dtype not in _FOLLOWED or more.get("out") is not None:
+    middles = _are_middles(start, end, step)
+    if not (free or middles) or dtype not in _FOLLOWED or more.get("out") is not None:
         return torch.arange(*bounds, **more)
-    require_way(start, end, step)
-    count: Any = math.ceil((end - start) / step)
+    count: Any
+    if middles:  # as many as pixels, which torch's formula of fractions does not say
+        require_way(math.ceil(start), end, step)
+        count = end - math.floor(start)
+    else:
+        require_way(start, end, step)
+        count = math.ceil((end - start) / step)
     return (torch.arange(count) * step + torch.full((), start, dtype=torch.float64)).to(dtype)
 
 
