@@ -88,3 +88,15 @@ def test_padded_to_a_length(length: int | None) -> None:
         x, n = call(2, 9, steps=9)
         with pytest.raises(OrtError):
             ort_runner(captured.model)({"x": x.numpy(), "lengths": n.numpy()}, captured.output_names)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_trace_of_packed_sequences(kind: Any) -> None:
+    """Its graph has operators of TorchScript's for what Python's functions do."""
+    torch.manual_seed(0)
+
+    def call(*lengths: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(len(lengths), steps, 5), torch.tensor(lengths)
+
+    module = torch.jit.trace(Layer(kind, True, False, True).eval(), call(7, 5, steps=7), check_trace=False)
+    parity(module, call(7, 5, steps=7), call(7, 2, steps=7), call(3, 4, steps=6))

@@ -35,6 +35,8 @@ from ingot.capture.script_values import CONTAINERS, FOREVER, NUMBERS, SCALARS, S
 from ingot.capture.stage import RUNTIME
 from ingot.errors import ExportError
 
+#: Operators that look at contents: beside those of recurrent layers, rows know these as torch._VF has them.
+_OF_PACKED = ("_pack_padded_sequence", "_pad_packed_sequence")
 _PLAIN = {int: "int64", float: "float32", bool: "bool"}
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str, "Tensor": torch.Tensor}
 
@@ -479,7 +481,8 @@ def call(schema: str, inputs: list[Any]) -> Any:
         if python is not None:
             rest = {"alpha": positional[2]} if len(positional) > 2 else {}
             return python(*positional[:2], **rest, **named)
-    return operator.function(*positional, **named)
+    packed = name in _OF_PACKED or operator.function._overloadname == "data"
+    return (getattr(torch._VF, name) if packed else operator.function)(*positional, **named)
 
 
 def _of_python(name: str, first: Any) -> Any:
