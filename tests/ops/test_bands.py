@@ -72,6 +72,18 @@ def test_bands_are_the_whole(
     assert len(session.profile_kernels(feed)) > 8  # bands there were
 
 
+@pytest.mark.parametrize("height", range(20, 27))
+def test_only_the_last_rows_have_padding_below(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image that is computed in bands has padding below, and the convolution that reads it has none."""
+    model = network("pads = [1, 1, 1, 1]", "pads = [1, 1, 0, 1]")
+    feed = {"x": f32(1, 5, height, 9), "s": f32(1, 1, 1, 1), "r": f32(1, 24, height, 9)}
+    want = interpret(model, feed)["y"]
+    monkeypatch.setattr(bands, "_LARGE", 0.0)
+    monkeypatch.setattr(bands, "_PART_OF_L2", 8.5 * 24 * 9 * 4 / host().l2_bytes)
+    (got,) = ingot.InferenceSession(ir.to_proto(model)).run(None, feed)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+
+
 def test_a_value_that_others_read_is_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network("pads = [1, 1, 1, 1]", "pads = [1, 1, 1, 1]")
     h = next(node.outputs[0] for node in model.graph if node.op_type == "Relu")
@@ -111,7 +123,7 @@ def test_no_row_is_computed_twice(stride: int, kernel: int, dilation: int, pads:
         if not bands.is_cut(window):
             continue
         for rows in range(1, output + 1):
-            made = [band for run in bands.runs_of(height, window, rows) for band in run]
+            made = [band for run in bands.runs_of(height, window, rows, (height, window)) for band in run]
             assert [row for b in made for row in range(b.first, b.first + b.count)] == [*range(output)]
             fresh = [row for b in made for row in range(b.begin + b.kept, b.end)]
             assert fresh == sorted(set(fresh))

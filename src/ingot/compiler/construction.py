@@ -31,9 +31,11 @@ from ingot.kernels.copy import copy
 from ingot.kernels.elementwise import elementwise
 from ingot.kernels.expression import Expression, identity
 from ingot.mapped import forget_pages
-from ingot.ops.lowering import Body, ByRows, PlanOptions, Rows
+from ingot.ops.bands import Rows
+from ingot.ops.lowering import Body, ByRows, PlanOptions
 from ingot.ops.registry import Array, Facts, facts_of, unfit
 from ingot.ops.sized import memory_of
+from ingot.ops.window import Window
 
 #: So much is packed before the pages of files that it was read from are let go.
 MOST_READ = 1 << 20
@@ -400,6 +402,11 @@ class _Rows:
     expression: Expression | None
     views: list[View]
     positions: list[int]
+
+    @property
+    def source(self) -> tuple[int, Window]:
+        """See `ops.bands.Rows`."""
+        return self.emit.source
 
     def __call__(self, out: View, image: int, first: int) -> list[Call]:
         operands = [

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from ingot.kernels.call import Call, Series, View
 from ingot.kernels.contract import Epilogue, name_of
 from ingot.kernels.expression import Expression, Step, expression_of, plain_step, supports_step
-from ingot.ops.lowering import Rows
+from ingot.ops.bands import Rows
 from ingot.ops.registry import Facts
 
 #: Larger groups gain nothing and compile slowly; their first values are stored and read again.

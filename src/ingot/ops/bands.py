@@ -51,6 +51,11 @@ class Rows:
     window: Window
     emit: Callable[[View, View, Sequence[int], Epilogue | None], list[Call]]
 
+    @property
+    def source(self) -> tuple[int, Window]:
+        """The height of x, and the window over it."""
+        return self.x.shape[2], self.window
+
     def __call__(self, out: View, epilogue: Epilogue | None, image: int, first: int) -> list[Call]:
         """The rows of one image from `first` on that go to `out` [1, C, rows, W]."""
         part, around = band(self.x, self.window, image, first, out.shape[2])
@@ -71,7 +76,7 @@ class Band:
     """Some rows of output and the rows of the image that they reach.
 
     first, count: the rows of output. begin, end: those of the image, of which the band before has the first
-    `kept`. top, bottom: the padding around them.
+    `kept`. top, bottom: the padding around them. source: the padding around what the others come from.
     """
 
     first: int
@@ -81,24 +86,28 @@ class Band:
     kept: int
     top: int
     bottom: int
+    source: tuple[int, int, int, int]
 
     @property
-    def kind(self) -> tuple[int, ...]:
+    def kind(self) -> tuple[object, ...]:
         """What bands have in common that lie alike."""
-        return self.count, self.end - self.begin, self.kept, self.top, self.bottom
+        return self.count, self.end - self.begin, self.kept, self.top, self.bottom, self.source
 
 
 @remembered(256)
-def runs_of(height: int, window: Window, rows: int) -> tuple[tuple[Band, ...], ...]:
+def runs_of(
+    height: int, window: Window, rows: int, source: tuple[int, Window]
+) -> tuple[tuple[Band, ...], ...]:
     """The bands of `rows` rows (the last has the rest) of the output over an image so high: those that
-    lie alike are one run.
+    lie alike are one run. source: the height of what the image is computed from, and the window over it.
     """
     bands: list[Band] = []
     for first in range(0, window.output[0], rows):
         count = min(rows, window.output[0] - first)
         begin, end, (top, _, bottom, _) = lines(height, window, first, count)
         kept = max(bands[-1].end - begin, 0) if bands else 0
-        bands.append(Band(first, count, begin, end, kept, top, bottom))
+        _, _, pads = lines(*source, begin + kept, end - begin - kept)
+        bands.append(Band(first, count, begin, end, kept, top, bottom, pads))
     return tuple(tuple(run) for _, run in itertools.groupby(bands, lambda band: band.kind))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from ingot.kernels.call import Buffer, Call, Nested, Series, View, Weights
     from ingot.kernels.contract import Epilogue
     from ingot.kernels.expression import Expression
+    from ingot.ops.bands import Rows
     from ingot.ops.registry import Facts
+    from ingot.ops.window import Window
 
 T = TypeVar("T")
-
-#: Computes some rows of one image: where they go [1, C, rows, W], the epilogue, the image and the first row.
-Rows: TypeAlias = "Callable[[View, Epilogue | None, int, int], list[Call]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +38,24 @@ class PlanOptions:
     amx: bool = True
 
 
+class SomeRows(Protocol):
+    """How to compute some rows; it knows nothing of the plan."""
+
+    @property
+    def source(self) -> tuple[int, Window]:
+        """The height of the image that they are computed from, and the window over it."""
+        ...
+
+    def __call__(self, out: View, image: int, first: int) -> list[Call]:
+        """The rows of one image from `first` on that go to `out` [1, C, rows, W]."""
+        ...
+
+
 @dataclass(slots=True)
 class ByRows:
-    """some(out, image, first): the rows of one image from `first` on that go to `out` [1, C, rows, W]. It
-    knows nothing of the plan. whole(): where all of it lies, and the calls.
-    """
+    """some: what computes rows of it. whole(): where all of it lies, and the calls."""
 
-    some: Callable[[View, int, int], list[Call]]
+    some: SomeRows
     whole: Callable[[], tuple[View, list[Call | Series]]]
 
 

@@ -15,7 +15,7 @@ from ingot.kernels.copy import copy
 from ingot.kernels.depthwise import DepthwiseWeights, depthwise_conv2d, suits_groups
 from ingot.kernels.made_again import either, made_again
 from ingot.ops.bands import Band, is_cut, reached, rows_in_band, runs_of
-from ingot.ops.lowering import Lowering
+from ingot.ops.lowering import Lowering, SomeRows
 from ingot.ops.window import Window, channels_last
 
 
@@ -56,7 +56,7 @@ def narrow_conv(
 
 @made_again
 def _in_bands(
-    compute: Callable[[Memory, int, int], list[Call]],
+    compute: SomeRows,
     shape: tuple[int, ...],
     dtype: np.dtype,
     w: DepthwiseWeights,
@@ -98,7 +98,7 @@ def _in_bands(
 
     def all_bands(image: int) -> list[Call | Series]:
         calls: list[Call | Series] = []
-        for run in runs_of(shape[2], window, height):
+        for run in runs_of(shape[2], window, height, compute.source):
 
             def turn(n: int, run: Sequence[Band] = run) -> list[Call]:
                 return one_band(image, run[n])
