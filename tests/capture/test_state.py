@@ -21,6 +21,7 @@ from numpy.random import default_rng as own_generator
 from torch import nn
 
 import ingot
+from ingot.capture import attempt, recording, settled
 from ingot.capture.attempt import capture
 from ingot.capture.state import Snapshot
 from ingot.errors import ExportError, IngotError, InputError, ModelError
@@ -615,6 +616,20 @@ def test_a_dict_that_gives_something_else_than_it_holds_is_left_as_it_was() -> N
     assert isinstance(_LAYERS["tanh"], nn.Tanh)
 
 
+class Anchors(nn.Module):
+    """Keeps the places of an image's pixels until an image of another shape comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape: Any = None
+        self.places: T | None = None
+
+    def forward(self, x: T) -> T:
+        if self.places is None or self.shape != x.shape:
+            self.places, self.shape = torch.arange(x.shape[-1]) * 0.5, x.shape
+        return x + self.places
+
+
 class Positions(nn.Module):
     """A table of positions that is made longer where a text is."""
 
@@ -647,6 +662,49 @@ def test_a_table_that_grows_with_the_input_is_made_anew() -> None:
     assert "at most 8" in "".join(a.what for a in program.assumptions if a.kind == "branch")
     with pytest.raises(ExportError, match="state"):
         ingot.export(Positions(True), (torch.randn(2, 9, 3),))
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (Positions(False), torch.randn(2, 9, 3)),  # what stood there before is made longer
+        (Anchors(), torch.randn(2, 3, 4)),  # nothing of the kind stood there
+    ],
+)
+def test_what_sizes_decide_is_proved_behind_the_recording(
+    module: nn.Module, x: T, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which says what is changed, and is not made once more where the next call finds it as it wants it."""
+    made, record = list[Any](), recording.record
+
+    def noted(*arguments: Any) -> Any:
+        made.append(record(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(attempt, "record", noted)
+    program = ingot.export(module, (x,), verify=False)
+    assert len(made) == 1
+    assert "begins" in {a.kind for a in program.assumptions}
+    for sizes in (x.shape, [n + 1 for n in x.shape]):
+        other = torch.randn(*sizes)
+        np.testing.assert_allclose(program(other), module(other).numpy(), rtol=1e-5)
+
+
+def test_a_module_of_large_inputs_is_called_for_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To see whether a second call finds what the first has left as it wants it."""
+    elements, in_a_row = list[int](), settled.in_a_row
+
+    def counted(call: Any, rows: Any, *others: Any, **options: Any) -> Any:
+        elements.extend(x.numel() for row in rows for x in row)
+        return in_a_row(call, rows, *others, **options)
+
+    monkeypatch.setattr(settled, "in_a_row", counted)
+    x = torch.randn(2, 600, 300)
+    program = ingot.export(Anchors(), (x,), verify=False)
+    np.testing.assert_allclose(program(x[:, :9]), Anchors()(x[:, :9]).numpy(), rtol=1e-5)
+    assert x.numel() in elements
+    assert max(elements) <= 2.5 * x.numel()
+    assert len(set(elements)) > 3
 
 
 class LooksUp(dict[str, int]):

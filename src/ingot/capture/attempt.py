@@ -167,7 +167,7 @@ def capture(
             opset,
             list(states.values()),
             state_specs(list(states.values()), table),
-            list(settled.values()),
+            settled,
             state == "inputs",
             first,
             marks,
@@ -186,14 +186,19 @@ def capture(
         except CountsFound as found:
             arguments = arguments.with_counts(found.paths)
         except StateFound as found:
-            if any(s.decided_by == "sizes" for s in found.states) and _settles(call, table, found.states):
+            sizes_decide = any(s.decided_by == "sizes" for s in found.states)
+            if sizes_decide and not found.unsettled and _settles(call, table, found.states):
                 settled |= {s.label: s for s in found.states}
             elif marks.fix_tables():
                 states, settled = {}, {}
             else:
                 states |= {s.label: s for s in found.states}
         except ExportError as error:
-            if isinstance(error, StateMatters) and _settles(call, table, error.states, error.left):
+            if (
+                isinstance(error, StateMatters)
+                and not error.unsettled
+                and _settles(call, table, error.states, error.left)
+            ):
                 settled |= {s.label: s for s in error.states}
                 states = {n: s for n, s in states.items() if n not in settled}
                 continue
@@ -319,7 +324,13 @@ def pin(specs: Sequence[InputSpec], table: DimTable, name: str, where: str) -> A
 
 def _captured(call: Call, table: DimTable) -> Capture:
     def attempt(hints: dict[str, int]) -> Recording:
-        return record(call, hints)
+        recording = record(call, hints)
+        for found in recording.presumed:
+            if not _settles(call, table, found.states, found.left):
+                found.unsettled = True
+                raise found
+            call.settled |= {s.label: s for s in found.states}
+        return recording
 
     recording = with_larger_sizes(attempt, with_chosen_sizes(attempt, table), table)
     recording = with_unequal_sizes(attempt, recording, table)

@@ -40,7 +40,7 @@ from ingot.capture.reruns import (
 )
 from ingot.capture.run import Call, run_model
 from ingot.capture.sizes import SizeEnv
-from ingot.capture.state import Snapshot, StateMatters, StateSpec
+from ingot.capture.state import Snapshot, StateFound, StateMatters, StateSpec
 from ingot.capture.state_values import mattering, next_states, noted, require_known, with_first_sizes
 from ingot.capture.swap import swapped
 from ingot.capture.symbolic_int import KeepSymbolic, shadowed
@@ -72,6 +72,7 @@ class Recording:
     states: list[StateSpec]  # inputs and outputs of the model
     touched: list[StateSpec]  # everything that a call writes to and a later call could see
     begins: Mapping[str, Begin]  # where the module begins otherwise
+    presumed: list[StateFound | StateMatters]  # to raise where states do not settle as is presumed of them
 
 
 @remembered()
@@ -153,18 +154,25 @@ def _record(
             arrays.require_unchanged(run.recorder.shown)
             chance = drawn() != before
             recorder = run.recorder
-            known = {label for s in (*call.states, *call.settled) for label in s.labels}
+            known = {label for s in (*call.states, *call.settled.values()) for label in s.labels}
             changes = [c for c in snapshot.changes() if c.label not in known and not is_kept(c)]
+            found = require_known(call, run, snapshot, changes)
+            presumed: list[StateFound | StateMatters] = [] if found is None else [found]
+            taken = {s.label for error in presumed for s in error.states}
+            changes = [c for c in changes if c.label not in taken]
             proved = changes or chance or snapshot.unsteady or recorder.layouts or texts.lines
             first = written(recorder) if proved else []  # what another run has to write too
-            require_known(run, snapshot, changes)
             with torch.no_grad(), recorder.mode:
                 demanded(recorder)
                 after = run.objects.look(recorder)
                 outputs, names, carried = outputs_of(call, run, after)
                 following = next_states(call, run, snapshot, outputs)
             others = [*require_transparent(recorder, snapshot)]
-            others += leftovers(call, hints, snapshot, run, changes, first)
+            left = leftovers(call, hints, snapshot, run, changes, first)
+            if isinstance(left, StateMatters):
+                presumed.append(left)
+            else:
+                others += left
             if chance:
                 others.append(without_chance(call, hints, snapshot, first))
             elif snapshot.unsteady:
@@ -187,6 +195,7 @@ def _record(
             if isinstance(fake, torch.Tensor) and fake.is_complex():
                 shape = (*shape, 2)
             value.shape = ir.Shape([recorder.dim_label(d) for d in shape])
+        settled = [*call.settled.values(), *(s for error in presumed for s in error.states)]
         states = with_first_sizes(call, run)
         kept = states if call.keep_states else kept
         model = model_of(recorder, inputs, outputs, held_by_objects(call, run))
@@ -194,7 +203,7 @@ def _record(
         assumptions = [
             *training,
             *recorder.assumptions,
-            *noted(call, states),
+            *noted(call, states, settled),
             *plain_outputs(run.output),
             *others,
             *after.lost,
@@ -211,6 +220,7 @@ def _record(
             kept,
             list(call.states),
             call.begins,
+            presumed,
         )
     # Behind the rewriting: the classes of what the model returns are made of it, and may be its own.
     return replace(made, output=after.structure(recorder, run.output))

@@ -35,13 +35,13 @@ def leftovers(
     run: Run,
     changes: Sequence[Change],
     first: list[str],
-) -> list[Assumption]:
+) -> list[Assumption] | StateMatters:
     """What a call left behind where nothing of its kind stood before: harmless if the next call, which finds
-    it there, is the same function without reading it.
+    it there, is the same function without reading it. Of what sizes decided it may read, if it wants it so:
+    the error to raise where that turns out otherwise (see `settled`).
 
     Raises:
         ExportError: the next call reads what the inputs decided.
-        StateMatters: it reads what sizes decided.
     """
     if not changes:
         return []
@@ -99,7 +99,7 @@ def leftovers(
             'state="inputs"; or pass it in.'
         )
     left = [StateSpec(c.label, c.before, where[c.label], (c.label,), decided_by="sizes") for c in changes]
-    raise StateMatters(left, left=True)
+    return StateMatters(left, left=True)
 
 
 def _leave_stale(recorder: Recorder, first: Recorder, changes: Sequence[Change]) -> None:

@@ -62,7 +62,8 @@ class Call:
     opset: int
     states: Sequence[StateSpec] = ()
     state_specs: Sequence[InputSpec] = ()
-    settled: Sequence[StateSpec] = ()  # states that the next call finds as it wants them: see `settled`
+    #: states by label that the next call finds as it wants them: see `settled`
+    settled: dict[str, StateSpec] = field(default_factory=dict[str, StateSpec])
     keep_states: bool = False  # as inputs and outputs; else they may not matter
     begins: Mapping[str, Begin] = field(default_factory=dict[str, "Begin"])  # for what the first call makes
     marks: Marks = field(default_factory=Marks)  # what is rewritten: one for all recordings of an export

@@ -12,6 +12,7 @@ keeps more than numbers, at each of these after calls that left something else b
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ _OTHERS = ((1, 2, 0), (2, 1, 0), (1, 1, 1), (3, 2, 1))  # times, over, plus: of 
 _APART = ((1, 2, 0), (3, 2, 1))  # of those alone that are alike
 _GROWN = ((4, 1, 0), (16, 1, 0), (64, 1, 0))  # the same, of larger ones
 _MOST = 1 << 20  # elements of inputs that are tried
+_LARGE = 1 << 16  # elements of inputs for which a call of the module takes long
+_ONE, _ALL = 2.5, 8  # times the example, where that is so: images of twice the width in a batch of two are 8
 
 Row = list[Any]
 
@@ -42,7 +45,7 @@ def settle(call: Call, table: DimTable, states: Sequence[StateSpec]) -> bool:
     rng = np.random.default_rng(0)
     rows: list[Row] = []
     alone: list[Row] = []  # what the module gives for each row when it begins with it
-    for i, sizes in enumerate(_sizes(call, table)):
+    for i, sizes in enumerate(_affordable(call, table)):
         row = _row(call, table, sizes, rng)
         try:
             calls = in_a_row(call, [row, row], {}, keep_batch_norm=False)
@@ -135,6 +138,19 @@ def _changing(
         if found:
             break
     return found
+
+
+def _affordable(call: Call, table: DimTable) -> Iterator[dict[str, int]]:
+    """Sizes to try, each once, without those for which the module would run for long."""
+    seen: list[dict[str, int]] = []
+    unit = total = 0
+    for sizes in _sizes(call, table):
+        elements = sum(math.prod(d if isinstance(d, int) else sizes[d] for d in s.dims) for s in call.specs)
+        unit = unit or max(elements, _LARGE)  # the example comes first
+        if sizes not in seen and elements <= _ONE * unit and total + elements <= _ALL * unit:
+            seen.append(sizes)
+            total += elements
+            yield sizes
 
 
 def _sizes(call: Call, table: DimTable) -> Iterator[dict[str, int]]:

@@ -75,6 +75,9 @@ class StateSpec:
 class StateFound(BaseException):  # not an Exception: the model's own `except` clauses must not catch it
     """Carries what a call was seen to change: the recording starts again with inputs in its place."""
 
+    left = False  # as of `StateMatters`
+    unsettled = False
+
     def __init__(self, states: Sequence[StateSpec]) -> None:
         super().__init__(", ".join(s.label for s in states))
         self.states = list(states)
@@ -82,6 +85,8 @@ class StateFound(BaseException):  # not an Exception: the model's own `except` c
 
 class StateMatters(ExportError):
     """The model reads what an earlier call left behind, and the caller did not ask for state."""
+
+    unsettled = False  # whether the next call is known to want them otherwise than they are left
 
     def __init__(self, states: Sequence[StateSpec], left: bool = False) -> None:
         first = states[0]

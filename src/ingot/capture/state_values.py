@@ -23,8 +23,11 @@ from ingot.capture.state import Change, Snapshot, StateFound, StateSpec, in_word
 from ingot.errors import ExportError
 
 
-def require_known(run: Run, snapshot: Snapshot, changes: Sequence[Change]) -> None:
-    """Start again with an input for what the call turned out to change."""
+def require_known(call: Call, run: Run, snapshot: Snapshot, changes: Sequence[Change]) -> StateFound | None:
+    """Start again with an input for what the call turned out to change. Of what sizes decide, and data does
+    not, it is presumed that the next call finds it as it wants it, so that no input is needed: the error to
+    raise where that turns out otherwise (see `settled`).
+    """
     recorder = run.recorder
     found: dict[str, StateSpec] = {}
     for label, where in recorder.written.items():
@@ -45,8 +48,13 @@ def require_known(run: Run, snapshot: Snapshot, changes: Sequence[Change]) -> No
                 by = "sizes"
             where = snapshot.line_of(c.label)
             found[c.label] = StateSpec(c.label, c.before, where, (c.label,), named, decided_by=by)
-    if found:
-        raise StateFound(list(found.values()))
+    if not found:
+        return None
+    error = StateFound(list(found.values()))
+    by = {s.decided_by for s in error.states}
+    if call.keep_states or "data" in by or "sizes" not in by:
+        raise error
+    return error
 
 
 def next_states(call: Call, run: Run, snapshot: Snapshot, outputs: list[ir.Value]) -> list[ir.Value]:
@@ -150,8 +158,8 @@ def with_first_sizes(call: Call, run: Run) -> list[StateSpec]:
     return found
 
 
-def noted(call: Call, states: Sequence[StateSpec]) -> list[Assumption]:
-    """What is to be known of the states (`states`: with their first sizes)."""
+def noted(call: Call, states: Sequence[StateSpec], settled: Sequence[StateSpec]) -> list[Assumption]:
+    """What is to be known of the states (`states`: with their first sizes; those that have `settled`)."""
     if call.keep_states:
         what = "{!r} is an input and an output of the model: state that forward changes"
         begin = (
@@ -168,7 +176,6 @@ def noted(call: Call, states: Sequence[StateSpec]) -> list[Assumption]:
     what = "{!r} is changed in forward, and no output depends on it; the exported model leaves it alone"
     kept = "{!r} is changed in forward as sizes decide; the exported model begins every call with {}"
     found = [
-        Assumption("begins", s.where, kept.format(s.label, in_words(s.initial)), "fixed")
-        for s in call.settled
+        Assumption("begins", s.where, kept.format(s.label, in_words(s.initial)), "fixed") for s in settled
     ]
     return [*found, *(Assumption("state", s.where, what.format(s.label), "proved") for s in call.states)]
