@@ -74,10 +74,35 @@ _GO_THROUGH = {
 
 
 def read(node: ast.AST) -> set[str]:
-    """Variables read anywhere in a node, functions inside it included."""
-    return {
-        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, (ast.Load, ast.Del))
-    }
+    """Variables read anywhere in a node, functions inside it included; not those that lambdas and
+    comprehensions in it have for themselves.
+    """
+    found: set[str] = set()
+    todo = [node]
+    while todo:
+        n = todo.pop()
+        if isinstance(n, ast.Name):
+            if not isinstance(n.ctx, ast.Store):
+                found.add(n.id)
+        elif isinstance(n, (ast.Lambda, *COMPREHENSIONS)):
+            outside = [*n.args.defaults, *n.args.kw_defaults] if isinstance(n, ast.Lambda) else [_first(n)]
+            todo += [x for x in outside if x is not None]
+            found |= set[str]().union(*map(read, _children(n))) - _own(n)
+        else:
+            todo += _children(n)
+    return found
+
+
+def _own(node: ast.Lambda | ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> set[str]:
+    """Variables of a lambda or comprehension."""
+    if isinstance(node, ast.Lambda):
+        return {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
+    return {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+
+
+def _first(node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> ast.expr:
+    """What a comprehension goes through first, which is evaluated around it."""
+    return node.generators[0].iter
 
 
 def evaluated_names(node: ast.expr) -> list[str]:
@@ -104,7 +129,11 @@ def captured(nodes: Sequence[ast.AST]) -> set[str]:
         for n in inside
         if isinstance(n, FUNCTIONS) or (isinstance(n, ast.GeneratorExp) and id(n) not in at_once)
     ]
-    return {x.id for n in late for x in ast.walk(n) if isinstance(x, ast.Name)}
+    found: set[str] = set()
+    for n in late:
+        names = {x.id for x in ast.walk(n) if isinstance(x, ast.Name)}
+        found |= names - _own(n) if isinstance(n, (ast.Lambda, ast.GeneratorExp)) else names
+    return found
 
 
 def goes_through(function: ast.expr) -> bool:

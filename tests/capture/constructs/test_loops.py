@@ -522,6 +522,26 @@ class shift_and_reduce(nn.Module):
         return stack[-1], torch.tensor(len(stack))
 
 
+@case(random(4, 3), random(6, 3), random(1, 3))
+def variable_of_a_loop_and_of_a_lambda(x: T) -> tuple[T, T]:
+    total = torch.zeros(())
+    for v in x:
+        total = total + v.sum()
+    for v in x.flatten():  # another kind of value, of which no lambda has the other's
+        total = total + v * 2
+    return total, torch.stack(sorted(x.sum(1), key=lambda v: -v))
+
+
+@case(random(4, 3), random(6, 3), random(1, 3))
+def variable_of_a_loop_and_of_a_comprehension(x: T) -> T:
+    total = torch.zeros(())
+    for v in x:
+        total = total + v.sum()
+    for v in x.flatten():
+        total = total + v * 2
+    return total + sum(v.max() for v in x) + torch.stack([v * 2 for v in x]).sum()
+
+
 @case.parametrize()
 def test_loops(case: Case) -> None:
     """As many rounds as the inputs say, none among them."""
