@@ -330,6 +330,36 @@ def test_what_is_in_a_block_fixes_neither_the_image_nor_the_batch(
         ort_runner(captured.model)({"x": R(2, 6, 8, 10).numpy()}, captured.output_names)
 
 
+class _Windows(torch.nn.Module):
+    """Attention in windows of `size` by `size`, with a bias for each pair of pixels."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.bias = torch.nn.Parameter(R(size**2, size**2))
+
+    def attention(self, x: T) -> T:
+        q = x.flatten(2)
+        return (q @ (q.transpose(-2, -1) @ q + self.bias).softmax(-1)).view(x.shape)
+
+    def forward(self, x: T) -> T:
+        b, c, h, w = x.shape
+        n = self.size
+        if h == n and w == n:
+            return self.attention(x)
+        x = x.view(b, c, h // n, n, w // n, n).permute(0, 2, 4, 1, 3, 5)
+        x = self.attention(x.reshape(-1, c, n, n)).view(b, h // n, w // n, c, n, n)
+        return x.permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
+
+
+@pytest.mark.parametrize("size", [(2, 3, 4, 4), (2, 3, 8, 4)], ids=str)
+def test_numbers_that_a_branch_asks_for_fix_nothing_outside_of_it(size: tuple[int, ...]) -> None:
+    """Where both sides are 4, as many pixels as the bias is for; images of other sizes take the other way."""
+    others = [(R(n, 3, h, w),) for n, h, w in ((1, 4, 4), (3, 8, 4), (1, 12, 8))]
+    captured = parity(_Windows(4), (R(*size),), *others)
+    assert not {captured.recording.env.names[s] for s in captured.recording.env.fixed} & {"x_dim2", "x_dim3"}
+
+
 def test_a_layer_of_a_whole_image_fixes_the_image() -> None:
     """As many features as one size of the image has, and no multiple of it."""
 

@@ -61,3 +61,33 @@ def test_sizes_that_are_equal_by_chance_are_taken_apart_once() -> None:
     assert taken_apart(env, one)
     assert found() == [4, 2]
     assert not taken_apart(env, one), "there are no others"
+
+
+def test_a_side_that_fails_is_tried_with_multiples_of_the_example_once() -> None:
+    """An image of four pixels is one window; one of five is none, and one of eight is two."""
+    env = SizeEnv()
+    height = env.new_dim("height", 4)
+    larger = sympy.Ne(env.expr(height), 4)
+
+    def found() -> int:
+        before = env.saved()
+        with assuming(env, larger):
+            hint = int(env.hints[env.expr(height)])
+        env.restore(before)
+        return hint
+
+    assert found() == 5
+    assert taken_apart(env, larger)
+    assert found() == 8
+    assert not taken_apart(env, larger), "there are no others"
+
+
+def test_the_parts_of_a_condition_are_known_in_its_branch() -> None:
+    """`if not (h != 4 or w != 4)`: as many pixels as a constant has, and nothing is fixed for good."""
+    env = SizeEnv()
+    h, w = (env.new_dim(name, 4) for name in "hw")
+    before = env.saved()
+    with assuming(env, sympy.Not(sympy.Or(sympy.Ne(env.expr(h), 4), sympy.Ne(env.expr(w), 4)))):
+        assert h * w == 16
+    env.restore(before)
+    assert not env.fixed

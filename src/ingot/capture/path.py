@@ -19,6 +19,7 @@ from ingot.capture.sizes import SizeEnv
 from ingot.capture.solving import solved
 
 _TRIED = (*range(2, 24), 32, 33, 48, 64, 65, 96, 128, 129, 255, 256, 257, 512, 513, 1024, 1025, 1, 0)
+_TIMES = (2, 3, 4)  # as large as the example's: what is cut into windows or patches
 _LARGE = [1 << k for k in range(11, 21)]  # beyond tables of positions
 
 
@@ -45,8 +46,9 @@ def assuming(env: SizeEnv, condition: Any = None) -> Generator[None]:
     try:
         if not _agrees(env):
             _search_hints(env)
-        if isinstance(condition, sympy.Eq):
-            _assume_equal(env, condition)
+        for part in _parts(condition):
+            if isinstance(part, sympy.Eq):
+                _assume_equal(env, part)
         env.learned()
         env.begin_branch(moment, condition)
         yield
@@ -134,6 +136,10 @@ def _search_hints(env: SizeEnv) -> None:
     are_sizes = all(s in env.names for s in symbols)
     computed = solved(_whole(env), before, _numbers(len(symbols))) if are_sizes else ()
     trials = itertools.chain(known, few, computed, more, many, _tied(env, own, every, alone))
+    if asked in env.multiples:
+        larger = ((s, int(n) * times) for times in _TIMES for s, n in before.items() if s.is_integer)
+        together = ({s: n * times for s, n in before.items()} for times in _TIMES)
+        trials = itertools.chain(known, singles(larger), together)
     for trial in () if found == {} else trials:
         if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
             continue
@@ -156,16 +162,20 @@ def _asked(env: SizeEnv, path: Sequence[Any]) -> tuple[Any, set[sympy.Symbol]]:
 
 
 def taken_apart(env: SizeEnv, condition: Any) -> bool:
-    """Something fails for the sizes that were found for a condition: whether others will be looked for, as
-    those that are equal in the example may be so by chance, tokens that are as many as a filter has taps.
+    """Something fails for the sizes that were found for a condition: whether others will be looked for. Those
+    that are equal in the example may be so by chance, tokens that are as many as a filter has taps; and an
+    image that is cut into windows has to be as large as several of them.
     """
     if not env.fitting or any(s in env.stale for s in env.bases(condition)):
         return False
     asked, all_of = _asked(env, (*env.path, condition))
-    moved = [s for s, n in env.fitting.get(asked, {}).items() if s not in all_of and n != env.hint(s)]
-    if asked in env.unlike or not moved:
+    moved = [s for s, n in env.fitting.get(asked, {}).items() if n != env.hint(s)]
+    if asked not in env.unlike and not all_of.issuperset(moved):
+        env.unlike.add(asked)
+    elif asked not in env.multiples and moved and any(_holds_for(env, condition, n) for n in _TIMES):
+        env.multiples.add(asked)
+    else:
         return False
-    env.unlike.add(asked)
     del env.fitting[asked]
     return True
 
@@ -176,6 +186,16 @@ def _whole(env: SizeEnv) -> Any:
     while found := condition.free_symbols & env.definitions.keys():
         condition = condition.xreplace({s: env.definitions[s] for s in found})
     return condition
+
+
+def _holds_for(env: SizeEnv, condition: Any, times: int) -> bool:
+    """Whether a condition holds where one of its sizes, or all, are so many times the example's."""
+    opened, sizes = env.expand(condition), {s: env.hint(s) for s in env.bases(condition)}
+    larger = {s: n * times for s, n in sizes.items()}
+    try:
+        return any(opened.xreplace(sizes | n) == True for n in (larger, *({s: n} for s, n in larger.items())))  # noqa: E712
+    except UNDEFINED:
+        return False
 
 
 def _tied(
@@ -205,6 +225,15 @@ def _tied(
 def _numbers(count: int) -> Sequence[int]:
     """The sizes that each of so many is tried with."""
     return _TRIED if count < 3 else (*range(2, 12), 16, 33, 64, 1, 0)
+
+
+def _parts(condition: Any) -> list[Any]:
+    """What holds together where a condition does; SymPy leaves `not (a or b)` as it is."""
+    if isinstance(condition, sympy.And):
+        return [part for each in condition.args for part in _parts(each)]
+    if isinstance(condition, sympy.Not) and isinstance(condition.args[0], sympy.Or):
+        return [part for each in condition.args[0].args for part in _parts(sympy.Not(each))]
+    return [condition]
 
 
 def _assume_equal(env: SizeEnv, equation: Any) -> None:

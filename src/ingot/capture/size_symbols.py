@@ -78,6 +78,7 @@ class SizeSymbols(ShapeEnv):
         self.decided: dict[Any, Any] = {}
         self.fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path and those before
         self.unlike: set[Any] = set()  # of these, what sizes that are equal in the example did not do for
+        self.multiples: set[Any] = set()  # of these, what only multiples of the example's sizes are tried for
         here = self._get_sloc()
         self._declared_here = ValueRangesSLoc(here, here)
         self._replace: dict[Any, Any] = {}
