@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -25,6 +25,16 @@ _LARGE = [1 << k for k in range(11, 21)]  # beyond tables of positions
 
 class NeverTaken(Exception):
     """A branch on sizes that no size takes."""
+
+
+def require_example(env: SizeEnv, before: Collection[sympy.Symbol]) -> None:
+    """What a branch's sides fixed for good, beside the dimensions before, are the example's sizes.
+
+    Raises:
+        NeverTaken: a side fits other sizes alone, and the model would refuse its own example.
+    """
+    if any(env.canon(s) != env.hint(s) for s in env.fixed.keys() - before):
+        raise NeverTaken("a side fits sizes alone that are not the example's")
 
 
 @contextlib.contextmanager

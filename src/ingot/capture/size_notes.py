@@ -155,6 +155,8 @@ class SizeNotes(SizeFacts):
             for part in condition.args:
                 self._record(part, by_user, check)
             return
+        if condition in self.path:  # it holds wherever this is recorded, and nowhere else has it to
+            return
         if isinstance(condition, sympy.Eq):
             opened = condition.xreplace(self.definitions)
             bound = as_bound(opened)

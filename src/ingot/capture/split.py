@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ingot.capture.branch import Unjoined, branch
 from ingot.capture.cells import Cells
 from ingot.capture.containers import Containers
+from ingot.capture.path import require_example
 from ingot.capture.request import ACTIVE, Place, functions, place
 from ingot.capture.rewrite import Key
 from ingot.capture.scope import taken_back
@@ -90,10 +91,13 @@ class _Call:
             return self.body()
         test = g.env.create_symboolnode(condition)
         g.answers += 1
+        fixed = set(g.env.fixed)
         try:
             with g.attempt():
                 sides = self._side, self._side
-                return branch(g, test, g.scalar(test), *sides, self.names, (), self.cells, held=self.held)
+                made = branch(g, test, g.scalar(test), *sides, self.names, (), self.cells, held=self.held)
+                require_example(g.env, fixed)
+                return made
         except Exception as error:  # whatever a side makes of sizes that never take it
             raise_if_ours(error)
             ACTIVE.marks.keep_whole(self.key, found.line)

@@ -52,7 +52,7 @@ from ingot.capture.dicts import TracedDict
 from ingot.capture.intercept import perhaps_none, two_calls
 from ingot.capture.lists import Given, Late, Rows, TracedList, Yields, require_may_grow
 from ingot.capture.objects import is_a, is_user_class
-from ingot.capture.path import NeverTaken
+from ingot.capture.path import require_example
 from ingot.capture.record import Recorder
 from ingot.capture.request import (
     ACTIVE,
@@ -307,8 +307,7 @@ class Runtime:
         try:
             with g.attempt():
                 left = branch(g, condition, test, then, other, names, live, cells)
-                if any(g.env.canon(s) != g.env.hint(s) for s in g.env.fixed.keys() - fixed):
-                    raise NeverTaken("a side fits sizes alone that are not the example's")
+                require_example(g.env, fixed)
                 return left
         except Exception as error:  # whatever a side makes of sizes that never take it
             raise_if_ours(error)

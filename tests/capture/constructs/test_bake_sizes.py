@@ -14,6 +14,7 @@ from ingot.capture.attempt import Capture, capture
 from ingot.capture.fakes import pooled
 from ingot.errors import InputError, ShapeError
 from tests.capture.constructs.support import Case, Cases, T, check, random
+from tests.capture.support import parity
 
 case = Cases()
 
@@ -305,3 +306,38 @@ def test_an_axis_of_which_a_branch_chose_the_size_is_checked_where_it_is_repeate
         np.testing.assert_allclose(_run(captured, x, y), model(x, y).numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(ShapeError, match="fit each other"):
         _run(captured, random(2, 5, 3), random(1))
+
+
+def require_one_or_as_many(x: T, y: T, raises: bool = True) -> bool:
+    """Rows that are one or as many as the other's; else an error that says which of the two were wanted."""
+    a, b = x.shape, y.shape
+    if not ((isinstance(a[0], int) and a[0] == 1) or a[0] == b[0] or a[0] == 1):
+        if raises:
+            wanted = f"{b[0]} or 1" if b[0] != 1 else f"{b[0]}"
+            raise ValueError(f"expected {wanted}, got {a[0]}")
+        return False
+    return True
+
+
+def filtered(x: T, taps: T) -> T:
+    """A filter for all images, or one for each."""
+    require_one_or_as_many(taps, x)
+    batch, channels, height, width = x.shape
+    weight = taps[:, None].expand(-1, channels, -1, -1)
+    rows, columns = weight.shape[-2:]
+    if weight.shape[0] == 0:
+        weight = weight.sum(dim=0, keepdim=True)
+    weight = weight.reshape(-1, 1, rows, columns)
+    groups = weight.size(0)
+    y = functional.conv2d(x.reshape(-1, groups, height, width), weight, groups=groups)
+    return y.view(batch, channels, height - rows + 1, width - columns + 1)
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_a_function_taken_apart_fixes_no_size_that_is_not_the_examples(each: bool) -> None:
+    """A side that fits a single filter alone must not make it the only one that the model takes."""
+
+    def images(batch: int, channels: int, *size: int) -> tuple[T, T]:
+        return random(batch, channels, *size), random(batch if each else 1, 3, 3)
+
+    parity(filtered, images(2, 3, 8, 9), images(4, 3, 6, 11), images(3, 2, 5, 3))
