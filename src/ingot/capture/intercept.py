@@ -366,9 +366,13 @@ def _cut_as_said(tensor: Any, size: Any, axis: int) -> Rows:
 
 
 def is_contiguous(g: Recorder, tensor: Any, *args: Any, **kwargs: Any) -> bool:
-    """Tensor.is_contiguous, which is noted: how a tensor lies in memory is no part of a model."""
+    """Tensor.is_contiguous, which is noted: how a tensor lies in memory is no part of a model, unless it lies
+    so at all sizes.
+    """
+    found = bool(tensor.is_contiguous(*args, **kwargs))
+    sure = found and not (args or kwargs) and layouts.lies_as_counted(g, tensor)
     g.layouts.append(quoted_line())
-    return bool(tensor.is_contiguous(*args, **kwargs)) != g.other_layouts
+    return found if sure and g.other_layouts == "open" else found != bool(g.other_layouts)
 
 
 def _iterates(frame: Any) -> bool:

@@ -64,6 +64,15 @@ def _reshaping(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return _told(g, tensor, made, sure, lambda: function(tensor.clone(), *rest, **kwargs))
 
 
+def lies_as_counted(g: Recorder, tensor: Any) -> bool:
+    """Whether the elements lie in memory as they are counted at all sizes, if those of inputs do."""
+    entry = g.entry(tensor)
+    shared = entry.part_by() is not None or entry.group.links or entry.group.join is not None
+    if shared or g.lies_otherwise is not None:
+        return False
+    return not _of_sizes(tensor) or _Formulas(g).one_after_the_other(tensor.shape, tensor.stride())
+
+
 def require_known(g: Recorder, tensor: Any, what: str) -> None:
     """Refuse to say how a tensor lies in memory, unless that is known of tensors of all sizes, of inputs that
     lie as they are counted.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 import onnx_ir as ir
@@ -98,7 +98,8 @@ class Recorder:
         self.assumptions: list[Assumption] = []
         self.layouts: list[str] = []  # lines that ask how a tensor lies in memory
         self.layouts_known: dict[Any, bool] = {}  # whether tensors lie in some way for all sizes
-        self.other_layouts = False  # whether they get the other answer
+        #: Whether these lines get the other answer: all of them, or those of which the sizes decide.
+        self.other_layouts: Literal["", "all", "open"] = ""
         self.lies_otherwise: str | None = None  # an example that is not contiguous
         self.asked_traced: list[str] = []  # lines that ask whether a tensor is one without contents
         self.untraced = False  # whether they hear that it is none

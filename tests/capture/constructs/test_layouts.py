@@ -265,3 +265,25 @@ def test_what_no_sizes_say_is_refused(function: Callable[[T], T]) -> None:
     """Where a tensor lies, or how one that sizes decide about."""
     with pytest.raises(DataDependentError, match=r"test_layouts\.py:\d+.*\nThis line asks"):
         capture(function, (random(3, 4),))
+
+
+def fast_where_contiguous(x: T) -> T:
+    """Slices where memory is read in its order, else a filter: other operators for one result."""
+    if x.is_contiguous() and x.dtype == torch.float32:
+        return (x[:, 1:] + x[:, :-1]) / 2
+    return nn.functional.avg_pool1d(x[:, None], 2, 1)[:, 0]
+
+
+def fast_of_a_result(x: T) -> T:
+    """The same of what an operator gives."""
+    return fast_where_contiguous(x.exp() * x[:, :1])
+
+
+@pytest.mark.parametrize("function", [fast_where_contiguous, fast_of_a_result])
+def test_whether_an_input_is_contiguous_is_noted(function: Callable[[T], T]) -> None:
+    """Inputs of a model always lie as they are counted; an example that does not is no such input."""
+    check(Case("fast", lambda: function, [(random(*size),) for size in ((3, 4), (1, 5), (6, 2))]))
+    (noted,) = [a for a in capture(function, (random(3, 4),)).assumptions if a.kind == "values"]
+    assert noted.status == "fixed" and "as they do in ONNX" in noted.what
+    with pytest.raises(DataDependentError, match="This line asks how a tensor lies in memory"):
+        capture(function, (random(4, 3).t(),))
