@@ -299,3 +299,19 @@ def test_verification_still_sees_a_mistake_beside_distances() -> None:
     program = ingot.export(distances, (x,))
     with pytest.raises(ingot.VerificationError, match="differs from the module by"):
         ingot.verify(program, lambda x: torch.cdist(x, x) * 1.001)
+
+
+def by_fives(x: T) -> T:
+    """On a side of a branch sizes are divided by one that is 0 in the example."""
+    n = x.shape[0]
+    if n > 4:
+        if x.shape[1] % (n // 5) == 0:
+            return x * 2
+        return x * 3
+    return x + 1
+
+
+@pytest.mark.parametrize("rows", [2, 5, 11])
+def test_a_size_that_is_0_for_the_example_divides_on_a_side(rows: int) -> None:
+    others = [(R(n, m),) for n, m in ((1, 3), (4, 6), (5, 3), (10, 6), (10, 7), (17, 6))]
+    parity(by_fives, (R(rows, 6),), *others)

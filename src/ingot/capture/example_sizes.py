@@ -11,6 +11,7 @@ from typing import Any
 
 from ingot.capture.dims import DimTable, hints_for, raised
 from ingot.capture.recording import Recording
+from ingot.capture.size_symbols import UNDEFINED
 from ingot.capture.where import raise_if_ours
 from ingot.errors import ExportError
 
@@ -105,12 +106,15 @@ def _misses_the_example(recording: Recording, table: DimTable) -> bool:
         return True
     example = {s: table.sizes[name] for s, name in env.names.items() if name in table.sizes}
     example |= {s: table.numbers[name] for s, name in env.numbers.items()}
-    known = env.at(example)
-    return any(
-        guard.whole.xreplace(known) == False  # noqa: E712  (a SymPy object)
-        for guard in env.held.values()
-        if guard.by_user or guard.demanded
-    )
+    try:
+        known = env.at(example)
+        return any(
+            guard.whole.xreplace(known) == False  # noqa: E712  (a SymPy object)
+            for guard in env.held.values()
+            if guard.by_user or guard.demanded
+        )
+    except UNDEFINED:  # the sizes tried went a way on which the example's divide by 0
+        return True
 
 
 def with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> Recording:
@@ -126,8 +130,11 @@ def with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> Re
         return {name: hint * factor if name in small else hint for name, hint in base.items()}
 
     def is_small(hints: dict[str, int]) -> bool:
-        known = env.at({s: hints[name] for s, name in env.names.items() if name in hints})
-        return any(condition.xreplace(known) != False for condition in env.small)  # noqa: E712  (SymPy's)
+        try:
+            known = env.at({s: hints[name] for s, name in env.names.items() if name in hints})
+            return any(condition.xreplace(known) != False for condition in env.small)  # noqa: E712  (SymPy's)
+        except UNDEFINED:  # a size is divided by one that is 0 there: no sizes to record with
+            return True
 
     hints = next((h for h in map(scaled, LARGER) if not is_small(h)), scaled(LARGER[0]))
     try:

@@ -21,6 +21,7 @@ import torch
 
 from ingot.capture.sample import LONGEST, allowed, free_sizes, sampled_inputs, sizes_of, within
 from ingot.capture.sides import Side, Taken
+from ingot.capture.size_symbols import UNDEFINED
 from ingot.capture.solving import solved
 from ingot.errors import IngotError
 
@@ -97,7 +98,10 @@ def sizes_taking_other_sides(captured: Capture) -> Iterator[dict[str, int]]:
     example = {s: sympy.Integer(captured.table.sizes[env.names[s]]) for s in free}
     conditions = [c for c in dict.fromkeys(env.asked) if not env.of_data(c)]
     for condition in conditions[:_CONDITIONS]:
-        holds = condition.xreplace(env.at(example))
+        try:
+            holds = condition.xreplace(env.at(example))
+        except UNDEFINED:  # it stands on a way that the example does not go
+            continue
         symbols = [s for s in sorted(env.bases(condition), key=str) if s in example][:2]
         other = condition if holds == False else sympy.Not(condition)  # noqa: E712  (SymPy objects)
         for trial in itertools.chain(_near(condition, symbols, example), _computed(other, symbols, example)):

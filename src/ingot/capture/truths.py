@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
+from torch.fx.experimental.sym_node import SymNode
 
 from ingot.capture import checks, endless, floats
 from ingot.capture.mathematics import of_tensors
@@ -131,6 +132,15 @@ def _require_divisor(divisor: Any) -> None:
         checks.require_divisor(divisor)
 
 
+def _as_here(divisor: Any) -> Any:
+    """A divisor that is 0 for the sizes it was computed with, with what it is for those of this branch."""
+    if isinstance(divisor, torch.SymInt) and divisor.node.hint == 0 and recording():
+        env = recorder().env
+        if now := env.value_or_none(env.expr(divisor)):
+            return torch.SymInt(SymNode(divisor.node.expr, divisor.node.shape_env, int, int(now)))
+    return divisor
+
+
 def _require_shift(by: Any) -> None:
     """The run fails where Python raises, because a number is shifted by less than 0."""
     g, found = recorder(), by >= 0
@@ -148,8 +158,12 @@ def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, An
     of_floats = _OF_FLOATS.get(name)
 
     def method(self: Any, other: Any) -> Any:
-        if name in _DIVIDING or name in _DIVIDED:
-            _require_divisor(other if name in _DIVIDING else self)
+        if name in _DIVIDING:
+            _require_divisor(other)
+            other = _as_here(other)
+        elif name in _DIVIDED:
+            _require_divisor(self)
+            self = _as_here(self)
         other = _counted(other) if isinstance(other, torch.SymBool) else other
         if name in _SHIFTS and isinstance(other, _WHOLE):
             _require_shift(other if _SHIFTS[name] else self)
