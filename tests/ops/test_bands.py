@@ -84,6 +84,33 @@ def test_only_the_last_rows_have_padding_below(height: int, monkeypatch: pytest.
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_random_windows_in_bands(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding above and below, strides and dilations of both convolutions, in bands of up to twelve rows."""
+    rng = np.random.default_rng(seed)
+    first, second = int(rng.choice([1, 3])), int(rng.choice([2, 3, 4, 5]))
+    stride, dilation, rows = (int(rng.integers(1, most)) for most in (4, 3, 13))
+    pads = ", ".join(str(n) for n in rng.integers(0, (second - 1) * dilation + 1, 4))
+    text = f"""
+    g (float[N, 5, H, W] x, float[16, 5, {first}, {first}] w, float[16, 1, {second}, {second}] v)
+      => (float[N, 16, Y, Z] y) {{
+      a = Conv <pads = [{", ".join(str(n) for n in rng.integers(0, first, 4))}]> (x, w)
+      h = Relu (a)
+      y = Conv <group = 16, pads = [{pads}], strides = [{stride}, 1], dilations = [{dilation}, 1]> (h, v)
+    }}
+    """
+    model = with_weights(parse(text), w=f32(16, 5, first, first), v=f32(16, 1, second, second))
+    monkeypatch.setattr(bands, "_LARGE", 0.0)
+    options = ingot.SessionOptions()
+    options.intra_op_num_threads = 1 + seed % 2
+    monkeypatch.setattr(bands, "_PART_OF_L2", (rows + 0.5) * 16 * 11 * 4 / host().l2_bytes)
+    for height in rng.integers(12, 40, 3):
+        x = f32(2, 5, int(height), 11)
+        want = interpret(model, {"x": x})["y"]
+        (got,) = ingot.InferenceSession(ir.to_proto(model), options).run(None, {"x": x})
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max(), err_msg=text)
+
+
 def test_a_value_that_others_read_is_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network("pads = [1, 1, 1, 1]", "pads = [1, 1, 1, 1]")
     h = next(node.outputs[0] for node in model.graph if node.op_type == "Relu")
