@@ -8,6 +8,7 @@ answer nobody can repeat.
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Generator
 from types import FrameType
@@ -40,7 +41,11 @@ def is_unrepeatable(x: Any) -> bool:
 
 @contextlib.contextmanager
 def watching_clocks() -> Generator[list[str]]:
-    """The lines of the user's at which a clock or the system's randomness is asked meanwhile."""
+    """The lines of the user's at which a clock or the system's randomness is asked meanwhile.
+
+    Callbacks of Python's garbage collector wait so long: what measures its time runs anywhere, and is no part
+    of a model.
+    """
     found: list[str] = []
 
     def look(frame: FrameType, event: str, argument: Any) -> None:
@@ -52,9 +57,11 @@ def watching_clocks() -> Generator[list[str]]:
         if at is not None and is_user_code(at.f_code) and quoted(at) not in found:
             found.append(quoted(at))
 
-    before = sys.getprofile()
+    before, waiting = sys.getprofile(), gc.callbacks[:]
+    gc.callbacks.clear()
     sys.setprofile(look)
     try:
         yield found
     finally:
         sys.setprofile(before)
+        gc.callbacks[:0] = waiting

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextvars
 import functools
+import gc
 import itertools
 import math
 import os
@@ -520,6 +521,31 @@ def test_caches_of_functions_hold_nothing_of_a_recording() -> None:
     ingot.export(scaled, (torch.ones(2, 3),), verify=False)
     assert type(_table(3)) is T
     assert torch.equal(scaled(torch.ones(1, 3)), torch.tensor([[0.0, 1.0, 2.0]]))
+
+
+CALLS = itertools.count()
+
+
+def test_what_measures_garbage_collection_is_no_part_of_the_model() -> None:
+    """Its callbacks run wherever a recording happens to be, and ask a clock."""
+    times: list[float] = []
+
+    def taken(x: T) -> T:
+        next(CALLS)
+        return x * 2
+
+    def callback(_phase: str, _info: dict[str, int]) -> None:
+        times.append(time.perf_counter())
+
+    often = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1, 1, 1)
+    try:
+        assert [a.status for a in ingot.export(taken, (X,), verify=False).assumptions] == ["proved"]
+        assert gc.callbacks.pop() is callback, "it is called again behind the export"
+    finally:
+        gc.set_threshold(*often)
+    assert times, "nothing was collected around the recording"
 
 
 def _stands(iterator: Any) -> str:
