@@ -41,10 +41,8 @@ def is_unrepeatable(x: Any) -> bool:
 
 @contextlib.contextmanager
 def watching_clocks() -> Generator[list[str]]:
-    """The lines of the user's at which a clock or the system's randomness is asked meanwhile.
-
-    Callbacks of Python's garbage collector wait so long: what measures its time runs anywhere, and is no part
-    of a model.
+    """The lines of the user's at which a clock or the system's randomness is asked meanwhile. What measures
+    Python's garbage collections (Hypothesis, servers) runs anywhere, and is no part of a model.
     """
     found: list[str] = []
 
@@ -54,14 +52,24 @@ def watching_clocks() -> Generator[list[str]]:
         at: FrameType | None = frame
         while at is not None and (is_ingot_code(at.f_code) or is_library_code(at.f_code)):
             at = at.f_back
-        if at is not None and is_user_code(at.f_code) and quoted(at) not in found:
+        if at is None or not is_user_code(at.f_code) or _is_collecting(at):
+            return
+        if quoted(at) not in found:
             found.append(quoted(at))
 
-    before, waiting = sys.getprofile(), gc.callbacks[:]
-    gc.callbacks.clear()
+    before = sys.getprofile()
     sys.setprofile(look)
     try:
         yield found
     finally:
         sys.setprofile(before)
-        gc.callbacks[:0] = waiting
+
+
+def _is_collecting(frame: FrameType | None) -> bool:
+    """Whether a callback of Python's garbage collector runs in a frame or around it."""
+    codes = {held_as(held_as(f, "__func__", f), "__code__") for f in gc.callbacks} - {None}
+    while frame is not None:
+        if frame.f_code in codes:
+            return True
+        frame = frame.f_back
+    return False
