@@ -24,9 +24,14 @@ _PART_OF_L2 = 0.5
 _LARGE = 1.0
 
 
+def reached(window: Window, count: int) -> int:
+    """How many rows of an image (and of the padding) so many rows of output reach."""
+    return (count - 1) * window.strides[0] + (window.kernel[0] - 1) * window.dilations[0] + 1
+
+
 def is_cut(window: Window) -> bool:
     """Whether every row of output reaches a row of the image, so that bands of it have inputs."""
-    reach = (window.kernel[0] - 1) * window.dilations[0] + 1
+    reach = reached(window, 1)
     return window.before[0] < reach and window.after[0] < reach
 
 
@@ -34,9 +39,8 @@ def lines(height: int, window: Window, first: int, count: int) -> tuple[int, int
     """The rows begin..end of an image of `height` that `count` rows of output from `first` on reach, and the
     padding around them (top, left, bottom, right).
     """
-    stride, reach = window.strides[0], (window.kernel[0] - 1) * window.dilations[0] + 1
-    low = first * stride - window.before[0]
-    high = low + (count - 1) * stride + reach
+    low = first * window.strides[0] - window.before[0]
+    high = low + reached(window, count)
     begin, end = max(low, 0), min(high, height)
     return begin, end, (begin - low, window.before[1], high - end, window.after[1])
 
@@ -109,11 +113,6 @@ def runs_of(
         _, _, pads = lines(*source, begin + kept, end - begin - kept)
         bands.append(Band(first, count, begin, end, kept, top, bottom, pads))
     return tuple(tuple(run) for _, run in itertools.groupby(bands, lambda band: band.kind))
-
-
-def reached(window: Window, count: int) -> int:
-    """How many rows of an image (and of the padding) so many rows of output reach."""
-    return (count - 1) * window.strides[0] + (window.kernel[0] - 1) * window.dilations[0] + 1
 
 
 @remembered(256, "answer")
