@@ -139,6 +139,28 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[T, ...], tuple[T, ...]]] = {
         ).unflatten(1, (x.shape[0], -1)),
         (R(2, 3, 8, 9), R(2, 4, 3, 3, 2)), (R(3, 1, 5, 6), R(3, 2, 1, 3, 2)),
     ),
+    "filters of any size": (
+        lambda x, w: torch.nn.functional.conv2d(x, w, stride=2, padding=1),
+        (R(2, 3, 9, 11), R(4, 3, 3, 2)), (R(1, 5, 12, 6), R(6, 5, 1, 5)),
+    ),
+    "transposed filters of any size": (
+        lambda x, w: torch.nn.functional.conv_transpose1d(x, w, stride=2, padding=1),
+        (R(2, 3, 9), R(3, 4, 3)), (R(1, 5, 6), R(5, 2, 6)),
+    ),
+    "a filter of any size that keeps the image's": (
+        lambda x, w, b: torch.nn.functional.conv2d(x, w, b, padding="same", dilation=(1, 2)),
+        (R(2, 3, 9, 8), R(4, 3, 3, 2), R(4)), (R(1, 5, 2, 6), R(6, 5, 4, 5), R(6)),
+    ),
+    "padded by half of a filter": (
+        lambda x, w: torch.nn.functional.conv2d(x, w, padding=(w.shape[2] // 2, w.shape[3] // 2)),
+        (R(2, 3, 9, 11), R(4, 3, 3, 2)), (R(1, 5, 12, 6), R(6, 5, 1, 5)),
+    ),
+    "a filter of any size for each image": (
+        lambda x, w: torch.nn.functional.conv2d(
+            x[None], w[:, None], groups=x.shape[0], stride=(2, 1), dilation=(1, 2), padding=w.shape[1] // 2
+        ),
+        (R(2, 8, 9), R(2, 3, 2)), (R(5, 6, 12), R(5, 4, 3)),
+    ),
     "a convolution of each channel alone": (
         lambda x, w, b: torch.nn.functional.conv1d(x, w, b, groups=x.shape[1], padding="same"),
         (R(2, 3, 8), R(3, 1, 5), R(3)), (R(1, 4, 6), R(4, 1, 5), R(4)),

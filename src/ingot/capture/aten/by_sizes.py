@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ingot.capture.aten.pool import each
 from ingot.capture.aten.reduce import cov
 from ingot.capture.aten.registry import composed, instead
 from ingot.capture.checks import demand, require_true
@@ -80,6 +81,35 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     if input.dim() == 1:  # whose one axis is no channels
         torch._check(weight.shape[0] == 1, lambda: "prelu of a vector has one slope")  # pyright: ignore[reportPrivateUsage]
     return _prelu_kernel(input, slopes)
+
+
+def _convolved(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A convolution; one that keeps its input's size pads it by half of the filter, and by one more behind
+    where the filter's size is even.
+    """
+
+    def convolved(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: Any = 1,
+    ) -> Tensor:
+        kernel = weight.shape[2:]
+        free = any(isinstance(k, torch.SymInt) for k in kernel)
+        if padding == "same" and free and set(each(stride, 1)) == {1}:
+            wide = [d * (k - 1) for d, k in zip(each(dilation, len(kernel)), kernel, strict=True)]
+            halves = [half for n in reversed(wide) for half in (n // 2, n - n // 2)]
+            input, padding = torch.nn.functional.pad(input, halves), 0
+        return function(input, weight, bias, stride, padding, dilation, groups)
+
+    return convolved
+
+
+for _function in (torch.conv1d, torch.conv2d, torch.conv3d):
+    instead(_function)(_convolved(_function))
 
 
 @instead(torch.nn.functional.one_hot, torch.ops.aten.one_hot.default)
