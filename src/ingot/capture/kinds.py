@@ -107,10 +107,10 @@ def _says_dtype(code: CodeType) -> bool:
 @lru_cache(maxsize=4096)
 def asks_what_a_number_is(code: CodeType) -> bool:
     """Whether code asks `n is 5`, `c is True` (as a `match` does), `n is m` or `n.__class__`: of a size or a
-    condition on sizes, another object than what it stands for. Or whether something is a bool, which no class
-    but Python's own can say.
+    condition on sizes, another object than what it stands for. Or whether something is a bool or a float,
+    which no class but Python's own can say.
     """
-    if {"isinstance", "bool"} <= {*code.co_names}:
+    if "isinstance" in code.co_names and not {"bool", "float"}.isdisjoint(code.co_names):
         return True
     before: list[dis.Instruction] = []
     for i in dis.get_instructions(code):
@@ -121,6 +121,12 @@ def asks_what_a_number_is(code: CodeType) -> bool:
             return True
         before.append(i)
     return False
+
+
+@lru_cache(maxsize=4096)
+def asks_for_int(code: CodeType) -> bool:
+    """Whether code asks if something is an int, which Python's own class does not say of a size."""
+    return {"isinstance", "int"} <= {*code.co_names}
 
 
 @lru_cache(maxsize=4096)

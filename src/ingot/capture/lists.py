@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ingot.capture.checks import demand, insist, line, require_place, require_uncaught
@@ -402,6 +403,18 @@ class TracedList(list[Any], Parts):
     def __reversed__(self) -> Iterator[Any]:
         return (
             list.__reversed__(self) if self.known else cannot_wait("loops over a list as long as data says")
+        )
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        """What NumPy makes of it, which would take the parts as they are kept for elements."""
+        del copy
+        return (
+            np.array(self.parts(), dtype)
+            if self.known
+            else cannot_say(
+                "makes an array of a list that data decides the length of",
+                "Give it to torch.tensor, and use the tensor's own mean, max, sort and so on.",
+            )
         )
 
     def __bool__(self) -> bool:

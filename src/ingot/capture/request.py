@@ -19,6 +19,7 @@ import torch
 
 from ingot.capture.kinds import (
     Globals,
+    asks_for_int,
     asks_what_a_number_is,
     asks_what_is_same,
     dtype_is_int,
@@ -115,7 +116,7 @@ class Marks:
         makers: of its objects, which are marked where all code is
         """
         before, self.reached = self.reached, True
-        asks = [] if before else list(filter(asks_what_a_number_is, codes))
+        asks = [] if before else [c for c in codes if asks_what_a_number_is(c) or self._asks_for_pythons(c)]
         for code in asks:
             require_source(code)
         asking = list(map(Key.of, asks))
@@ -128,6 +129,13 @@ class Marks:
             by_file = sorted((*codes, *makers), key=lambda code: code.co_filename)  # of which few are parsed
             for key in (key for code in by_file for key in rewritable(code)):
                 self.add(key, True)
+
+    def _asks_for_pythons(self, code: CodeType) -> bool:
+        """Whether code of a module in which `int` is Python's own asks if something is one."""
+        if not asks_for_int(code):
+            return False
+        known = {id(g) for g in self.symbolic_int}
+        return any(id(g) not in known and g.get("__file__") == code.co_filename for g in self.models_own)
 
     def take_everything(self) -> None:
         """Start again with all code of the model's rewritten, if it is not."""

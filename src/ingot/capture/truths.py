@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import operator
 import sys
 from collections.abc import Callable, Generator
@@ -25,7 +26,7 @@ from torch.fx.experimental.sym_node import SymNode
 from ingot.capture import checks, endless, floats
 from ingot.capture.mathematics import of_tensors
 from ingot.capture.request import cannot_wait, recorder, recording
-from ingot.capture.scalars import of_both, of_truth
+from ingot.capture.scalars import as_tensor, depends_on_data, item, of_both, of_truth
 from ingot.capture.where import is_user_code
 
 _NUMBERS = (bool, int, float, torch.SymBool, torch.SymInt, torch.SymFloat)
@@ -157,7 +158,9 @@ def _of_number(name: str, plain: Callable[[Any, Any], Any]) -> Callable[[Any, An
     """An operator of SymInt's or SymFloat's, beside a condition too."""
     of_floats = _OF_FLOATS.get(name)
 
-    def method(self: Any, other: Any) -> Any:
+    def method(self: Any, other: Any, *modulus: Any) -> Any:
+        if modulus and modulus[0] is not None:  # of `pow(self, other, modulus)`
+            return method(self, other) % modulus[0]
         if name in _DIVIDING:
             _require_divisor(other)
             other = _as_here(other)
@@ -210,6 +213,15 @@ def _nearest_decimal(x: torch.Tensor, ten: float) -> torch.Tensor:
     return torch.where(has_decimals, torch.copysign(nearest / ten, x), x)
 
 
+def _is_whole(self: torch.SymFloat) -> Any:
+    """`x.is_integer()`."""
+    g = recorder()
+    if not depends_on_data(g, g.env.expr(self)):
+        return torch.sym_float(math.floor(self)) == self
+    x = as_tensor(g, self, torch.float64)
+    return item(g, x.isfinite() & (x == x.floor()))
+
+
 def _negative(self: torch.SymFloat) -> Any:
     return _kept(floats.negative(self), self, 0)
 
@@ -247,6 +259,7 @@ def _methods() -> Generator[tuple[type, str, Callable[..., Any]]]:
     for name in ("trunc", "floor", "ceil", "round"):
         yield torch.SymFloat, f"__{name}__", _whole_number(getattr(torch.SymFloat, f"__{name}__"))
     yield torch.SymFloat, "__neg__", _negative
+    yield torch.SymFloat, "is_integer", _is_whole
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
+import numpy as np
+
 E = TypeVar("E", bound=BaseException)
 UNKNOWN = "<unknown>"  # the line of what no code of the user asks for
 NO_SOURCE = "(its source is not in a file)"  # the text of a line of a string's
@@ -43,6 +45,7 @@ _SCRIPT = tuple(
 )
 _FORMATS = str(Path(__file__).with_name("formats.py"))
 _PYTHON = str(Path(os.__file__).parent) + os.sep
+_NUMPY = str(Path(np.__file__).parent) + os.sep
 _INGOT = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -127,9 +130,10 @@ def runs_scripts(code: CodeType) -> bool:
 
 
 def is_library_code(code: CodeType) -> bool:
-    """Whether a function is of what torch itself computes formulas with, or of Python's own library."""
+    """Whether a function is of Python's own library, NumPy's or what torch itself computes formulas with."""
     file = code.co_filename
-    return is_formula_code(code) or (file.startswith(_PYTHON) and "site-packages" not in file)
+    pythons = file.startswith(_PYTHON) and "site-packages" not in file
+    return pythons or is_formula_code(code) or file.startswith(_NUMPY)
 
 
 def is_formula_code(code: CodeType) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ingot.capture.attempt import capture
-from ingot.errors import ExportError
+from ingot.errors import DataDependentError, ExportError
 from tests.capture.constructs.support import Case, Cases, T, check, random
 
 X = random(2, 3)
@@ -240,3 +240,14 @@ def test_writes_into_arrays_of_tensors_are_refused() -> None:
         ExportError, match=r"from_numpy\(counts\)(.|\n)*This array shares the tensor's memory"
     ):
         capture(writes_an_array_that_it_made_a_tensor_of, (X,))
+
+
+@pytest.mark.parametrize("function", [np.array, np.mean, np.sort])
+def test_lists_of_data_are_refused(function: Callable[[Any], Any]) -> None:
+    """Numbers are in them that only the run knows, as many as it says."""
+
+    def model(x: T) -> T:
+        return x * float(function(x[:, 0].tolist()).max())
+
+    with pytest.raises(DataDependentError, match=r"test_arrays\.py:\d+: (.|\n)*Give it to torch\.tensor"):
+        capture(model, (X,))

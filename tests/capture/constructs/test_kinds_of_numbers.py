@@ -113,6 +113,36 @@ def of_rounds(x: T) -> T:
     return torch.arange(2) * most
 
 
+def zeros_of_pythons_int() -> T:
+    """What makes `int` Python's own in this module: it is given to torch."""
+    return torch.zeros(3, dtype=int)  # pyright: ignore
+
+
+def kinds_of(n: Any) -> int:
+    return 2 if isinstance(n, float) else 3 if isinstance(n, int) else 5
+
+
+asked = Cases()
+
+
+@asked(*INPUTS)
+def of_sizes(x: T) -> tuple[T, T, T]:
+    n = x.shape[0]
+    here = isinstance(n * 0.5, float) and isinstance(n, int) and not isinstance(n, float)
+    return x * kinds_of(n), x * kinds_of(n / 2), x * 2 if here else x
+
+
+@asked(*INPUTS)
+def of_numbers_of_data(x: T) -> tuple[T, T]:
+    return x * kinds_of(first(x)), x * kinds_of(int(first(x)))
+
+
+@asked.parametrize()
+def test_what_a_number_is_may_be_asked(case: Case) -> None:
+    """A size is an int, what is computed of it perhaps a float."""
+    check(case)
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -111,6 +111,19 @@ def bits(x: T) -> Any:
     return padded, x, (int(x.sum() * 1e6)).bit_length(), (n - 5).bit_length()
 
 
+@case(*lengths(4))
+def whether_it_is_whole(x: T) -> Any:
+    n = x.shape[0]
+    half, third = n * 0.5, float(x.sum().round()) / 3
+    y = x * 2 if half.is_integer() else x
+    return (y + 1 if third.is_integer() else y), x * pow(n, 2, 5)
+
+
+@case(*[torch.tensor([v, 1.0]) for v in (2.0, 2.5, -3.0, 0.0, 1e30, math.inf, -math.inf, math.nan)])
+def whether_data_is_whole(x: T) -> T:
+    return x * 2 if x[0].item().is_integer() else x + 1
+
+
 @case.parametrize()
 def test_mathematics(case: Case) -> None:
     """The model is the same function."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from ingot.capture.attempt import capture
 from ingot.errors import DataDependentError, ExportError
@@ -266,6 +267,41 @@ def named_tuple_carried_by_a_loop(x: T) -> Pair:
     for row in x:
         pair = Pair(pair.b, pair.a + row)
     return pair
+
+
+class Sums(NamedTuple):
+    """A tensor, and numbers beside it."""
+
+    total: T
+    rows: int = 0
+    kind: str = "sum"
+
+
+@case(*SOME)
+def named_tuple_with_other_numbers(x: T) -> tuple[T, T, T]:
+    sums = Sums(x.new_zeros(3))
+    for row in x:
+        if row.sum() > 0:
+            sums = sums._replace(total=sums.total + row, rows=sums.rows + 1)
+    return sums.total, torch.tensor(sums.rows), x * sums._asdict()["rows"]
+
+
+@case(*SOME)
+def place_that_is_none_before_the_rounds(x: T) -> tuple[T, T, T]:
+    best, place = -float("inf"), None
+    for i, row in enumerate(x):
+        if row.sum() > best:
+            best, place = row.sum().item(), i
+    return torch.tensor(best), torch.tensor(place), torch.tensor([place, 1])
+
+
+@case(*SOME)
+def numbers_under_keys(x: T) -> T:
+    found: dict[str, Any] = {}
+    n = int(x.argmax())
+    found.setdefault("a", n)
+    found.setdefault("a", 5)
+    return x * found.pop("a", 0) + found.pop("b", n)
 
 
 @case.parametrize()

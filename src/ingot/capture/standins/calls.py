@@ -72,6 +72,12 @@ _NEED_NUMBERS = (
     "index", "count", "remove", "add", "discard", "setdefault", "format", "join", "pop", "insert",
 )  # fmt: skip
 
+_ASK_ONE = (
+    "insert",
+    "pop",
+    "setdefault",
+)  # for a place or key, and take a value beside it
+
 
 # Functions of Python's that give for None what it is, instead of raising.
 _TAKE_NONE = {id(f) for f in (isinstance, repr, format, hash, hasattr, callable)}
@@ -102,7 +108,7 @@ def with_symbols(rt: Runtime, function: Any, args: Any, kwargs: Any) -> Any:
         method = function.__name__
         if is_a(owner, set) and recorder().made_by_call(owner):
             ACTIVE.marks.let_grow()
-        whole = method not in ("insert", "pop")  # these take a place
-        if method in _NEED_NUMBERS and (whole or any(is_a(a, Symbolic) for a in args)):
+        asked = args[:1] if method in _ASK_ONE else args
+        if method in _NEED_NUMBERS and any(map(made_of_symbols, asked)):
             cannot_wait(f"gives a number that data or a size decides to {type(owner).__name__}.{method}")
     return function(*args, **kwargs)

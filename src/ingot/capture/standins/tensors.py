@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ingot.capture import scalars
+from ingot.capture.choice import present
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.objects import is_a
 from ingot.capture.request import recorder
 from ingot.capture.runs import Many, join
 from ingot.capture.standins.sequences import list_
 from ingot.capture.standins.table import STANDINS, stands_for
-from ingot.capture.standins.values import has_tensors, made_of_symbols, tensor_of
+from ingot.capture.standins.values import has_tensors, made_of_symbols, may_hold_none, tensor_of
 from ingot.capture.where import source_line
 from ingot.capture.words import counted
 
@@ -54,12 +55,12 @@ def tensor_(
         rows, kind = data.numbers()
         dtype = torch.get_default_dtype() if dtype is None and kind is float else dtype
         return rows if dtype is None else rows.to(dtype)
-    data = counted(data.parts() if isinstance(data, TracedList) else data)
+    data = counted(data.parts() if isinstance(data, TracedList) else present(data))
     if _holds_grown(data):  # torch wants them equally long, and so does stack
         rows = [tensor_(rt, v, dtype=dtype) for v in data]
         wide = functools.reduce(torch.promote_types, (r.dtype for r in rows))
         return torch.stack([r.to(wide) for r in rows])
-    if made_of_symbols(data) or has_tensors(data):
+    if made_of_symbols(data) or has_tensors(data) or may_hold_none(data):
         return tensor_of(data, dtype)
     return torch.tensor(data, dtype=dtype, device=device, **kwargs)
 

@@ -61,6 +61,13 @@ def has_tensors(data: Any) -> bool:
     return False
 
 
+def may_hold_none(data: Any) -> bool:
+    """Whether data decides of something in lists or tuples of any depth that it is None."""
+    if is_a(data, (list, tuple)):
+        return any(map(may_hold_none, list.__iter__(data) if is_a(data, list) else data))
+    return is_a(data, Maybe)
+
+
 def made_of_symbols(data: Any) -> bool:
     """Whether something holds symbolic numbers."""
     if is_a(data, (list, tuple)):
