@@ -32,12 +32,12 @@ from ingot.capture.dicts import TracedDict
 from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.mutable import changes_in_place, refill
-from ingot.capture.objects import LIBRARIES, held_as, is_a, is_user_class, slots
+from ingot.capture.objects import LIBRARIES, held_as, is_a, is_user_class, runs_beside, slots
 from ingot.capture.positions import is_kind, position
 from ingot.capture.request import ACTIVE
 from ingot.capture.sets import TracedSet
 from ingot.capture.tags import tags
-from ingot.capture.watched import Global, OfClass, Position, Slots, Tags, Watched, Whole
+from ingot.capture.watched import Beside, Global, OfClass, Position, Slots, Tags, Watched, Whole
 from ingot.capture.where import frames, is_user_code
 from ingot.capture.words import Word, leaves_of
 from ingot.errors import ExportError
@@ -253,7 +253,10 @@ class Containers:
     def _attributes(self, thing: Any) -> list[Any]:
         """What an object holds, wherever that is."""
         held, found = held_as(thing, "__dict__"), list[Any]()
-        if is_a(held, dict):
+        if runs_beside(thing):
+            self.found.append(Beside(thing, _assigned_by(type(thing))))
+            found += self.found[-1].now().values()
+        elif is_a(held, dict):
             self._of_objects.add(id(held))
             found.append(held)
         if slots(type(thing)):
@@ -354,6 +357,13 @@ def _methods(cls: type) -> tuple[Any, ...]:
                 if is_a(inner, FunctionType):
                     found.append(inner)
     return tuple(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _assigned_by(cls: type) -> frozenset[str]:
+    """The attributes that the methods of a class assign, but for those that it begins with."""
+    assigned = (_names(f.__code__).stored for f in _methods(cls) if f.__name__ != "__init__")
+    return frozenset[str]().union(*assigned)
 
 
 def _is_frozen(thing: Any) -> bool:

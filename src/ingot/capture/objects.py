@@ -16,6 +16,7 @@ import dataclasses
 import enum
 import functools
 import sys
+import threading
 from collections import ChainMap, UserDict, UserList
 from collections.abc import Callable, Iterable, Mapping
 from types import (
@@ -94,6 +95,13 @@ def attributes(x: Any) -> dict[str, Any] | None:
         return None
     held = held_as(x, "__dict__")
     return held if isinstance(held, dict) else None
+
+
+def runs_beside(x: Any) -> bool:
+    """Whether an object is a thread that runs beside the one that records, and may change what it holds."""
+    if not is_a(x, threading.Thread) or x is threading.current_thread():
+        return False
+    return any(thread is x for thread in threading.enumerate())
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ what it holds now, and takes it back.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from ingot.capture import tags
 from ingot.capture.merge import UNBOUND, Unmergeable
 from ingot.capture.mutable import Contents, contents_of, put_back
-from ingot.capture.objects import slots, values_of
+from ingot.capture.objects import own_dict, slots, values_of
 from ingot.capture.positions import position
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
@@ -73,6 +73,20 @@ class Slots(Watched):
             object.__delattr__(self.thing, n)
         for n, value in held.items():
             object.__setattr__(self.thing, n, value)
+
+
+class Beside(Slots):
+    """The attributes of a thread that runs beside, but for those that its own methods assign: what they are
+    changes at any time, whatever a model does.
+    """
+
+    def __init__(self, thing: Any, own: Collection[str]) -> None:
+        super().__init__(thing)
+        self._own = own
+
+    def now(self) -> dict[str, Any]:
+        """As Watched has it."""
+        return {n: value for n, value in own_dict(self.thing).copy().items() if n not in self._own}
 
 
 class OfClass(Watched):

@@ -660,3 +660,42 @@ def test_iterators_that_give_the_same_for_a_while(iterator: Any, by: Any) -> Non
     """Not the next call alone is asked what it makes of where an iterator stands."""
     with pytest.raises(ExportError, match="in 'iterator', and the next call is another model"):
         capture(Taken(iterator, by), (X,))
+
+
+class Watch(threading.Thread):
+    """Runs beside whoever asks for its limit, and notes when it last woke, as progress bars have one."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.limit, self.woken, self.ended = 1.0, 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(1e-4):
+            self.woken = time.perf_counter()
+
+
+WATCH = Watch()
+
+
+class BesideAThread(nn.Module):
+    """A branch on sizes looks at everything that it might change."""
+
+    def forward(self, x: T) -> T:
+        if x.shape[0] == 1:
+            x = x.cumsum(1).softmax(1)
+            x = x * WATCH.limit
+        else:
+            x = x.cumsum(0).softmax(0) - WATCH.limit
+        if x.sum() > WATCH.limit:
+            x = x.exp().cumsum(1)
+        return x
+
+
+def test_what_a_thread_keeps_for_itself_is_no_part_of_a_branch() -> None:
+    """It is another number on each side, and the model made neither."""
+    WATCH.start()
+    try:
+        check(Case("thread", BesideAThread, [(X,), (-X,), (X[:1],), (random(1, 4),)]))
+    finally:
+        WATCH.ended.set()
+        WATCH.join()
