@@ -44,6 +44,22 @@ def test_segments_that_do_not_fit() -> None:
         run({"x": R(5).numpy(), "n": torch.tensor([2, 2]).numpy()}, captured.output_names)
 
 
+def test_rows_as_runs() -> None:
+    """Numbers of rows as where each row begins, empty ones among them, and back; int32 too."""
+    made: Any = torch
+    as_runs, as_rows = made._convert_indices_from_coo_to_csr, made._convert_indices_from_csr_to_coo
+
+    def there_and_back(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> Any:
+        runs = as_runs(rows, x.shape[0])
+        few = as_runs(rows, x.shape[0], out_int32=True)
+        return runs, few, as_rows(runs, columns), as_rows(runs, columns, out_int32=True, transpose=True)
+
+    def inputs(size: int, *rows: int) -> tuple[torch.Tensor, ...]:
+        return R(size), torch.tensor(rows, dtype=torch.int64), torch.arange(len(rows))
+
+    parity(there_and_back, inputs(4, 0, 2, 2, 3), inputs(6, 1, 1, 1, 2, 4), inputs(2), inputs(1, 0))
+
+
 def test_repeat_interleave() -> None:
     """Each element as often as data says; nothing at all, too."""
 

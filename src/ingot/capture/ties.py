@@ -23,6 +23,10 @@ def _sort(a: Tensor, dim: int = -1, descending: bool = False) -> Ordered:
     return torch.sort(a, dim=dim, descending=descending, stable=True)
 
 
+def _sort_stable(a: Tensor, _stable: bool | None, dim: int = -1, descending: bool = False) -> Ordered:
+    return _sort(a, dim, descending)
+
+
 def _topk(a: Tensor, k: int, dim: int = -1, largest: bool = True, _sorted: bool = True) -> Ordered:
     values, order = _sort(a, dim, largest)
     return (values, order) if a.dim() == 0 else (values.narrow(dim, 0, k), order.narrow(dim, 0, k))
@@ -55,6 +59,7 @@ def _unique(made: Any, a: Tensor) -> Any:
 # Operators whose result torch leaves open among equals, with the same operator that does not.
 _FIRST: dict[Any, Callable[..., Ordered]] = {
     aten.sort.default: _sort,
+    aten.sort.stable: _sort_stable,  # which may be asked not to be
     aten.topk.default: _topk,
     aten.kthvalue.default: _kthvalue,
     aten.median.dim: _median,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from ingot.capture.aten.registry import composed, row
+from ingot.capture.aten.registry import composed, instead, row
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 _REDUCTIONS = {"sum": "sum", "mean": "sum", "prod": "prod", "max": "amax", "min": "amin"}
+_torch: Any = torch
 _EMPTY = {"sum": 0.0, "mean": math.nan, "prod": 1.0, "max": -math.inf, "min": math.inf}
 
 
@@ -79,3 +80,21 @@ def repeated_places(g: Recorder, out: Tensor, repeats: Tensor, *, output_size: A
     marks = g.op("ScatterElements", marks, ends, ones, axis=0, reduction="add")
     found = g.op("Slice", g.op("CumSum", marks, g.const(0)), g.const([0]), size, g.const([0]))
     return g.cast(found, torch.int64, out.dtype)
+
+
+@instead(_torch._convert_indices_from_coo_to_csr, torch.ops.aten._convert_indices_from_coo_to_csr.default)
+def runs_of_rows(input: Tensor, size: Any, *, out_int32: bool = False) -> Tensor:
+    """Where each row's run begins among sorted numbers of rows, and where the last one ends: [size + 1]."""
+    counts = torch.zeros(size + 1, dtype=torch.int64)
+    counts = counts.scatter_add(0, input.long() + 1, torch.ones_like(input, dtype=torch.int64))
+    return counts.cumsum(0).to(torch.int32 if out_int32 else torch.int64)
+
+
+@instead(_torch._convert_indices_from_csr_to_coo, torch.ops.aten._convert_indices_from_csr_to_coo.default)
+def rows_of_runs(
+    crow_indices: Tensor, col_indices: Tensor, *, out_int32: bool = False, transpose: bool = False
+) -> Tensor:
+    """The row and the column of each element, of where rows begin and of columns: [2, elements]."""
+    rows = torch.repeat_interleave(crow_indices.diff(), output_size=col_indices.shape[0])
+    both = [col_indices, rows] if transpose else [rows, col_indices]
+    return torch.stack([x.to(torch.int32 if out_int32 else torch.int64) for x in both])
