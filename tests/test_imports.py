@@ -148,6 +148,12 @@ def test_a_session_imports_no_torch() -> None:
     assert in_fresh_python(code) == []
 
 
+@pytest.mark.parametrize("name", ["run", "dispatch", "stage"])
+def test_a_file_of_capture_may_be_the_first_import(name: str) -> None:
+    """Files that need each other do so where a function runs."""
+    assert in_fresh_python(f"import ingot.capture.{name}; print(1)") == 1
+
+
 @pytest.mark.skipif(not linker.IS_KNOWN, reason="LLVM's linker is used on this system")
 def test_llvm_is_loaded_only_to_compile(tmp_path: Path) -> None:
     """It is 40 MB. Neither does a plain model need onnx's reference operators, 12 MB."""

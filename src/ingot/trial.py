@@ -197,6 +197,9 @@ class Trial:
                         again = (reference_calls(captured, self.module, rows)[call][i] for _ in range(RUNS))
                         check_kind(name, want, result, again, at)
                         continue
+                    if report.cases and self._is_of_an_empty_list(want, result):
+                        found[name] = max(found.get(name, 0.0), 0.0)
+                        continue
                     moved = functools.partial(shaken, call, i)
                     dtype = self.computed.get(name)
                     try:
@@ -234,6 +237,20 @@ class Trial:
         report.unverified += [line for line in lines if line not in report.unverified]
         report.cases.append(Case(sizes, found))
         self.compared.append((list(rows[0]), sizes))
+        return True
+
+    def _is_of_an_empty_list(self, want: Array, got: Array) -> bool:
+        """Whether an output is of another kind as Python's of an empty list is, a number or float32 of no
+        elements, and nothing else: the lines are noted where the model may have such a list.
+        """
+        lines = self.captured.recording.recorder.empty_lists
+        if not lines or (want.dtype == got.dtype and want.shape == got.shape):
+            return False
+        number = str(want.dtype) in ("int64", "float64") and want.shape in ((), got.shape)
+        plain = number and bool((got == want).all())
+        if not plain and (want.size or got.size or want.dtype != np.float32):
+            return False
+        self.report.unverified += [line for line in lines if line not in self.report.unverified]
         return True
 
     def _divides_by_sizes(self) -> bool:

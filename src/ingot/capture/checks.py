@@ -132,6 +132,14 @@ def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
         require(g, g.sizes.scalar_of(e), why)
 
 
+def of_empty(python: str, model: str) -> None:
+    """Note that a list that turns out empty gives something of another kind in Python than in the model, as
+    verification may find at this line.
+    """
+    said = f"{source_line()}: of an empty list {python}, and the exported model {model}"
+    recorder().empty_lists[said] = None
+
+
 def insist_not_below(g: Recorder, n: Any, least: Any, said: str) -> None:
     """As `insist` of a number that is not to be below another."""
     whole = all(isinstance(x, (int, torch.SymInt)) for x in (n, least))

@@ -256,6 +256,11 @@ class TracedList(list[Any], Parts):
         """Whether each element stands for itself, there or not."""
         return not any(is_a(v, Many) for v in list.__iter__(self))
 
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether each element may be there or not."""
+        return all(is_a(v, (Perhaps, Many)) for v in list.__iter__(self))
+
     def parts(self) -> list[Any]:
         """The elements as they are kept."""
         return list(list.__iter__(self))

@@ -14,9 +14,9 @@ from ingot.capture import gradients, sharing
 from ingot.capture.entries import Entry, Group
 from ingot.capture.graph import Body
 from ingot.capture.path import assuming
-from ingot.capture.record import Recorder
 
 if TYPE_CHECKING:
+    from ingot.capture.record import Recorder
     from ingot.capture.unwritten import Unwritten
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -159,3 +161,40 @@ def test_a_static_size_needs_no_check() -> None:
     """A number of elements that the model fixes."""
     captured = capture(lambda x: torch.stack([x, x * 2]).max(0).values, (random(4, 3),))
     assert not [a for a in captured.assumptions if a.status == "checked"]
+
+
+def sum_of_rows(x: T) -> T:
+    total: Any = sum(row * row.sum() for row in x)
+    return total
+
+
+def sum_of_a_tensor(x: T) -> T:
+    total: Any = sum(x)
+    return total
+
+
+def half_of_a_sum(x: T) -> T:
+    total: Any = sum(row for row in x)
+    return total * 0.5
+
+
+def tensor_of_places(x: T) -> T:
+    return torch.tensor(sorted(range(len(x)), key=lambda i: float(x[i, 0])))
+
+
+def tensor_of_the_sum_of_some(x: T) -> T:
+    return torch.tensor(sum([float(v) for v in x[:, 0] if v > 0]))
+
+
+@pytest.mark.parametrize(
+    "function", [sum_of_rows, sum_of_a_tensor, half_of_a_sum, tensor_of_places, tensor_of_the_sum_of_some]
+)
+def test_a_list_that_may_be_empty_is_told(function: Callable[[T], T]) -> None:
+    """Python's number 0, or PyTorch's float32, is no tensor of such elements: the report says where."""
+    program = ingot.export(function, (random(4, 3),))
+    assert program.verification is not None
+    told = next(line for line in program.verification.unverified if "of an empty list" in line)
+    assert "test_nothing.py:" in told
+    for n in (1, 3, 7):
+        x = random(n, 3).abs()
+        np.testing.assert_allclose(program(x), function(x), rtol=1e-5)

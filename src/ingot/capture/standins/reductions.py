@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ingot.capture import endless, scalars
+from ingot.capture.checks import of_empty
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.scalars import depends_on_data, is_data
@@ -131,9 +132,12 @@ def sum_(rt: Runtime, items: Any, start: Any = 0) -> Any:
         rows, kind = items.rows()
         if kind is int:
             endless.require_sum_fits(recorder(), rows)
+        elif items.may_be_empty:
+            of_empty("`sum` gives the number 0", "zeros of what the elements are")
         total = _summed(rows)
         return start + (total if kind is torch.Tensor else total.item())
     if isinstance(items, torch.Tensor) and rows_of(items) is not None:
+        of_empty("`sum` gives the number 0", "zeros of what the elements are")
         return start + _summed(items)
     if isinstance(items, Rows):
         return sum_(rt, rt.list_of(items, lambda v: v, []), start)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ingot.capture import scalars
+from ingot.capture.checks import of_empty
 from ingot.capture.choice import present
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.objects import is_a
@@ -53,6 +54,10 @@ def tensor_(
     """torch.tensor(data), with numbers and lists that the run knows in it."""
     if isinstance(data, TracedList) and not data.known:
         rows, kind = data.numbers()
+        if data.may_be_empty and dtype is None:
+            of_empty(
+                "torch.tensor gives float32 of shape [0]", "the dtype and the other sizes that it has else"
+            )
         dtype = torch.get_default_dtype() if dtype is None and kind is float else dtype
         return rows if dtype is None else rows.to(dtype)
     data = counted(data.parts() if isinstance(data, TracedList) else present(data))
