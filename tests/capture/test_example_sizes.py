@@ -10,6 +10,7 @@ import sympy
 from torch.utils._sympy import functions  # pyright: ignore[reportMissingTypeStubs]
 
 from ingot.capture.example_sizes import with_larger_sizes
+from ingot.capture.size_facts import Guard
 from ingot.capture.sizes import SizeEnv
 
 
@@ -31,3 +32,28 @@ def test_larger_sizes_by_which_a_formula_divides_by_0_are_none_to_look_at() -> N
 
     assert with_larger_sizes(attempt, recording, SimpleNamespace()) is recording  # pyright: ignore[reportArgumentType]
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("asked_first", [True, False])
+@pytest.mark.parametrize("by_user", [True, False])
+def test_a_recording_that_would_go_another_way_than_the_example_is_not_made(
+    asked_first: bool, by_user: bool
+) -> None:
+    """A model that takes a window as large as what is left of a small image, and leaves one of size 1: larger
+    images have more windows. It is tried where that was asked of a size of 1, or by an operator.
+    """
+    env = SizeEnv()
+    height: Any = env.expr(env.new_dim("height", 8))
+    small = sympy.Eq(functions.FloorDiv(height, 8), 1)
+    env.small[small] = {height}
+    guards = [Guard(height <= 8, "model.py:1", by_user), Guard(small, "model.py:2", True)]
+    env.held.update((guard.whole, guard) for guard in (guards if asked_first else guards[::-1]))
+    tried: list[dict[str, int]] = []
+
+    def attempt(hints: dict[str, int]) -> Any:
+        tried.append(hints)
+        raise ValueError("the model takes no other size")
+
+    recording: Any = SimpleNamespace(env=env)
+    assert with_larger_sizes(attempt, recording, SimpleNamespace()) is recording  # pyright: ignore[reportArgumentType]
+    assert len(tried) == (not (asked_first and by_user))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -137,6 +137,8 @@ def with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> Re
             return True
 
     hints = next((h for h in map(scaled, LARGER) if not is_small(h)), scaled(LARGER[0]))
+    if _goes_another_way(recording, hints):
+        return recording
     try:
         larger: Recording = attempt(hints)
     except Exception as error:  # whatever the model makes of sizes that are none of its own
@@ -144,6 +146,29 @@ def with_larger_sizes(attempt: Any, recording: Recording, table: DimTable) -> Re
         return recording
     better = len(larger.env.small) < len(env.small) and len(larger.env.fixed) <= len(env.fixed)
     return larger if better and not _misses_the_example(larger, table) else recording
+
+
+def _goes_another_way(recording: Recording, hints: Mapping[str, int]) -> bool:
+    """Whether it is known beforehand that a recording with these sizes would miss the example: the first
+    condition that does not hold for them is one of the model's own, or demanded, and was asked before a size
+    of 1 was put into any formula.
+    """
+    env = recording.env
+    own = {s: n for s, n in env.hints.items() if s in env.names or s in env.numbers}
+    if not env.small.keys() <= {guard.condition for guard in env.held.values()}:
+        return False
+    try:
+        here, there = env.at(own), env.at(own | {s: hints[name] for s, name in env.names.items()})
+        for guard in env.held.values():
+            if guard.condition in env.small:
+                return False
+            if guard.whole.xreplace(there) != False:  # noqa: E712  (a SymPy object)
+                continue
+            ways = (guard.condition, *guard.under)
+            return (guard.by_user or guard.demanded) and all(c.xreplace(here) == True for c in ways)  # noqa: E712
+    except UNDEFINED:
+        pass
+    return False
 
 
 def with_unequal_sizes(attempt: Any, recording: Recording, table: DimTable) -> Recording:
