@@ -28,6 +28,7 @@ from ingot.capture.example_sizes import with_chosen_sizes, with_larger_sizes, wi
 from ingot.capture.formats import opened, read
 from ingot.capture.passed import CountsFound
 from ingot.capture.recording import Recording, record
+from ingot.capture.remembering import formulas_remembered
 from ingot.capture.request import Marks
 from ingot.capture.run import Call
 from ingot.capture.scalars import Symbolic
@@ -93,6 +94,7 @@ class Capture:
 
 
 @remembered()
+@formulas_remembered()
 def capture(
     model: Any,
     args: Any,

@@ -30,6 +30,7 @@ from ingot.capture.memos import is_kept, require_transparent
 from ingot.capture.model import held_by_objects, model_of, outputs_of, plain_outputs
 from ingot.capture.passed import Path
 from ingot.capture.record import Recorder
+from ingot.capture.remembering import formulas_remembered
 from ingot.capture.request import ACTIVE, Marks, Restart
 from ingot.capture.reruns import (
     leftovers,
@@ -76,6 +77,7 @@ class Recording:
 
 
 @remembered()
+@formulas_remembered()
 def record(call: Call, hints: dict[str, int]) -> Recording:
     """Run the function on fake tensors whose symbolic sizes have the given hints, writing ONNX as it goes.
 
