@@ -23,6 +23,7 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 INEQUALITIES = (sympy.Gt, sympy.Ge, sympy.Lt, sympy.Le)
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def line_of(condition: Any) -> tuple[Any, Any, Any] | None:
     """An inequality of one whole number as `slope * number + constant >= 0`; None for anything else."""
     if not isinstance(condition, INEQUALITIES) or len(condition.free_symbols) != 1:

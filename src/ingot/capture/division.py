@@ -2,7 +2,8 @@
 
 torch writes formulas of sizes, whose divisors are above 0. Two of its simplifications hold for those alone,
 and numbers meet them with others: `x // 10 // -10` became `x // -100`, and a remainder of two negative
-numbers the first of them. Here they are left out for divisors that may be below 0.
+numbers the first of them. Here they are left out for divisors that may be below 0. And functions of sizes say
+themselves what they are without a sign, which SymPy asks of every factor of a product.
 """
 
 # torch's SymPy functions are untyped.
@@ -48,6 +49,11 @@ def _remainder(p: Any, q: Any) -> Any:
     return None if found is p and not p.is_number and not q.is_positive else found
 
 
+def _never_below_0(e: Any) -> Any:
+    """A size without its sign is the size itself: SymPy finds that too, by simplifying all that is in it."""
+    return e if e.is_nonnegative else None
+
+
 def _mend(function: Any, rule: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Puts a rule in the place of what torch simplifies a function of two numbers by, which it returns."""
     plain: Any = function.eval
@@ -58,4 +64,6 @@ def _mend(function: Any, rule: Callable[[Any, Any], Any]) -> Callable[[Any, Any]
 # For good, as SymPy keeps the formulas that it has made, whoever asked for them.
 _torch_quotient = _mend(functions.FloorDiv, _quotient)
 _torch_remainder = _mend(functions.PythonMod, _remainder)
+for _function in (functions.FloorDiv, functions.Mod, functions.PythonMod, functions.Max, functions.Min):
+    _function._eval_Abs = _never_below_0  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
 clear_cache()

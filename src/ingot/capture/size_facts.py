@@ -55,6 +55,13 @@ class SizeFacts(SizeSymbols):
         e = self.canon(e)
         if e in (sympy.true, sympy.false):
             return bool(e)
+        answers, question = self.memory.answers, (e, *self.path)
+        if question not in answers:
+            answers[question] = self._known(e)
+        return answers[question]
+
+    def _known(self, e: Any) -> bool | None:
+        """The same, worked out."""
         if e in self.path:
             return True
         if Not(e) in self.path:

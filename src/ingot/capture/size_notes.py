@@ -119,7 +119,8 @@ class SizeNotes(SizeFacts):
 
     def restore(self, saved: Any) -> None:
         """Forget what was known in a branch only; dimensions that it fixed for good stay so."""
-        self._replace, fixed, unified, self.moment = saved
+        replace, fixed, unified, self.moment = saved
+        self._replace_with(replace)
         self.decided.clear()
         for symbol, found in self.fixed.items():
             if symbol not in fixed:
@@ -135,7 +136,8 @@ class SizeNotes(SizeFacts):
 
     def forget(self, notes: Any) -> None:
         """Only this was written down, and is known."""
-        self.held, self.fixed, self.unified, self._replace, self.small, self.moment = notes
+        self.held, self.fixed, self.unified, replace, self.small, self.moment = notes
+        self._replace_with(replace)
         self.decided.clear()
 
     def written_down(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
@@ -58,6 +58,16 @@ class Moment:
     begins: tuple[int, int] | None = None
 
 
+@dataclass
+class Memory:
+    """What formulas were found to be, for as long as nothing else is put into them."""
+
+    canonical: dict[Any, Any] = field(default_factory=dict[Any, Any])  # by themselves
+    dims: dict[Any, Any] | None = None  # what `canon_dims` puts in
+    expanded: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    answers: dict[Any, bool | None] = field(default_factory=dict[Any, "bool | None"])  # of `known`, by path
+
+
 class SizeSymbols(ShapeEnv):
     """torch's shape environment, with symbols of our own and formulas over them."""
 
@@ -88,6 +98,7 @@ class SizeSymbols(ShapeEnv):
         self._numbers = itertools.count()
         self._inside: dict[Any, tuple[sympy.Symbol, ...]] = {}  # the symbols in a formula
         self._worked_out: dict[Any, Any] = {}  # numbers of formulas, by the hints of these
+        self.memory = Memory()  # of what follows from `_replace`, and from the definitions
 
     def new_dim(self, name: str, hint: int) -> torch.SymInt:
         """A symbolic size of an input."""
@@ -128,6 +139,7 @@ class SizeSymbols(ShapeEnv):
         parts = [self.canon(condition), self.expr(a), self.expr(b)]
         if not any(self.of_data(p) for p in parts):
             self.definitions[size.node.expr] = OneOf(*parts)
+            self.memory = Memory()
             self.chosen[size.node.expr] = None
 
     def derive(self, size: Size) -> Size:
@@ -147,6 +159,7 @@ class SizeSymbols(ShapeEnv):
         symbol = made.node.expr
         self.definitions[symbol] = e
         self._replace[e] = symbol
+        self.memory.canonical.clear()
         return made
 
     def _declare(self, symbol: Any, low: int, high: int | None) -> None:
@@ -158,6 +171,7 @@ class SizeSymbols(ShapeEnv):
         """The caller says that an input's size is within a range."""
         self._declare(size.node.expr, low, high)
         self.ranges[size.node.expr] = low, high
+        self.memory = Memory()
         self.learned()
 
     def learned(self) -> None:
@@ -167,13 +181,22 @@ class SizeSymbols(ShapeEnv):
 
     def canon(self, expression: Any) -> Any:
         """The formula with fixed and unified dimensions put in, and derived sizes by their symbol."""
-        return expression.xreplace(self._replace) if self._replace else expression
+        if not self._replace:
+            return expression
+        found = self.memory.canonical.get(expression)
+        if found is None:
+            found = self.memory.canonical[expression] = expression.xreplace(self._replace)
+        return found
 
     def expand(self, expression: Any) -> Any:
         """The formula over the dimensions of the inputs; over sizes made from them where it would be long."""
-        opened = {t: self._open(t)[0] for t in expression.free_symbols if t in self.definitions}
-        found = self.canon_dims(expression.xreplace(opened) if opened else expression)
-        return told_apart(found) if found.has(OneOf) else found
+        found = self.memory.expanded.get(expression)
+        if found is None:
+            opened = {t: self._open(t)[0] for t in expression.free_symbols if t in self.definitions}
+            found = self.canon_dims(expression.xreplace(opened) if opened else expression)
+            found = told_apart(found) if found.has(OneOf) else found
+            self.memory.expanded[expression] = found
+        return found
 
     def _open(self, symbol: sympy.Symbol) -> tuple[Any, int]:
         """A size's definition over the inputs' dimensions, or the size itself where that is long, and its
@@ -194,20 +217,27 @@ class SizeSymbols(ShapeEnv):
 
     def canon_dims(self, expression: Any) -> Any:
         """Fixed and unified dimensions put in, and sizes that are numbers by now."""
-        known = {s: v for s, v in self._replace.items() if s in self.names or v.is_number}
+        known = self.memory.dims
+        if known is None:
+            known = {s: v for s, v in self._replace.items() if s in self.names or v.is_number}
+            self.memory.dims = known
         return expression.xreplace(known) if known else expression
+
+    def _replace_with(self, replace: dict[Any, Any]) -> None:
+        """Other formulas take the place of symbols and formulas from here on."""
+        self._replace, self.memory = replace, Memory()
 
     @contextlib.contextmanager
     def doubting(self) -> Generator[None]:
         """Formulas are what the dimensions of the inputs make them, whatever was written down of them: a
         condition does not prove itself.
         """
-        kept = self._replace
-        self._replace = {s: v for s, v in kept.items() if s in self.names}
+        kept = self._replace, self.memory
+        self._replace_with({s: v for s, v in self._replace.items() if s in self.names})
         try:
             yield
         finally:
-            self._replace = kept
+            self._replace, self.memory = kept
 
     def bases(self, expression: Any) -> set[sympy.Symbol]:
         """The symbols that a formula is made of in the end: of inputs and of what only the run knows."""
@@ -340,8 +370,8 @@ class SizeSymbols(ShapeEnv):
                 became[made] = formula
             elif not formula.is_number and formula != made:
                 moved[formula] = made
-        self._replace = {k: v.xreplace(became) for k, v in moved.items()} | became
-        self._replace[symbol] = value.xreplace(became)
+        moved = {k: v.xreplace(became) for k, v in moved.items()} | became
+        self._replace_with(moved | {symbol: value.xreplace(became)})
         self.learned()
         numbers: dict[Any, Any] = {}
         for derived, definition in self.definitions.items():
@@ -349,9 +379,10 @@ class SizeSymbols(ShapeEnv):
             if not e.is_number:
                 e = self.expand(derived)
             if e.is_number:
-                numbers[derived] = self._replace[derived] = e
+                numbers[derived] = e
+                self._replace_with({**self._replace, derived: e})
         if numbers:
-            self._replace = {k: v.xreplace(numbers) for k, v in self._replace.items()}
+            self._replace_with({k: v.xreplace(numbers) for k, v in self._replace.items()})
 
 
 def floor_div(a: Any, b: Any) -> Any:
