@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sympy
 
@@ -91,3 +93,20 @@ def test_the_parts_of_a_condition_are_known_in_its_branch() -> None:
         assert h * w == 16
     env.restore(before)
     assert not env.fixed
+
+
+def test_sizes_that_fail_are_left_by_their_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No size is none where both are at least one: SymPy is asked about none of those that are tried."""
+    env, asked = SizeEnv(), list[Any]()
+    height, width = (env.expr(env.new_dim(name, 4)) for name in ("height", "width"))
+    half: Any = env.expr(env.derive(env.new_dim("length", 9) // 2))
+    there: Any = [height > 0, width > 0, half >= 2]
+    none: Any = [height <= 0, width <= 0]
+    monkeypatch.setattr(env, "derive_hints", lambda symbols: asked.append(list(symbols)))
+    with (
+        assuming(env, sympy.And(*there)),
+        pytest.raises(NeverTaken),
+        assuming(env, sympy.Or(*none)),
+    ):
+        pass
+    assert len(asked) < 50, f"SymPy was asked {len(asked)} times"

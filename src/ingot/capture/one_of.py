@@ -13,6 +13,8 @@ import sympy
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Not
 
+from ingot.capture.by_numbers import NoNumber, compared, number, points
+
 _APART = 2  # conditions that a formula is looked at for
 
 
@@ -34,6 +36,11 @@ class OneOf(sympy.Function):
             return b
         return a if isinstance(condition, sympy.Ne) and _where_equal(Not(condition), a) == b else None
 
+    @staticmethod
+    def of_numbers(condition: bool, a: int, b: int) -> int:
+        """What it is for some numbers."""
+        return a if condition else b
+
     def _sympystr(self, printer: Any) -> str:
         condition, a, b = map(printer.doprint, self.args)
         return f"({a} if {condition} else {b})"
@@ -41,13 +48,19 @@ class OneOf(sympy.Function):
 
 def _where_equal(condition: Any, e: Any) -> Any:
     """A formula where a condition holds that says which number a size is, or a part of the formula."""
+    said = _said(condition)
+    return e.xreplace({said.lhs: said.rhs}) if said is not None else e
+
+
+def _said(condition: Any) -> Any:
+    """The equation with a number that a condition is; None where it is none."""
     if isinstance(condition, sympy.Eq) and condition.rhs.is_number:
-        return e.xreplace({condition.lhs: condition.rhs})
+        return condition
     if isinstance(condition, (sympy.Le, sympy.Ge)) and condition.gts == 0 and condition.lts.is_nonnegative:
-        return e.xreplace({condition.lts: sympy.S.Zero})  # no padding, as it is not more than none
+        return sympy.Eq(condition.lts, 0, evaluate=False)  # no padding, as it is not more than none
     if isinstance(condition, (sympy.Lt, sympy.Gt)) and condition.gts == 1 and _counts(condition.lts):
-        return e.xreplace({condition.lts: sympy.S.Zero})
-    return e
+        return sympy.Eq(condition.lts, 0, evaluate=False)
+    return None
 
 
 def _counts(e: Any) -> bool:
@@ -67,6 +80,8 @@ def told_apart(e: Any) -> Any:
     if len(conditions) > _APART:
         return e
     for condition in sorted(conditions, key=str):
+        if _differ(e, condition):
+            continue
         sides = [
             e.xreplace({choice: choice.args[i] for choice in e.atoms(OneOf) if choice.args[0] == condition})
             for i in (1, 2)
@@ -81,3 +96,42 @@ def told_apart(e: Any) -> Any:
         elif _where_equal(Not(condition), first) == second:
             e = first
     return e
+
+
+def _differ(e: Any, condition: Any) -> bool:
+    """Whether numbers show that a formula is not one on both sides of a condition: it differs for some, where
+    the condition is what `_where_equal` takes it for. Nor may a comparison be the condition, its opposite, or
+    always the same.
+    """
+    of_all = e.atoms(OneOf)
+    choices = [choice for choice in of_all if choice.args[0] == condition]
+    compares = isinstance(e, Relational)
+    if not compares and not isinstance(e, sympy.Expr):
+        return False
+    if compares and any(a.has(OneOf, condition) for x in of_all for a in x.args if a != condition):
+        return False  # either side may know more of it than what it chose
+    said = _said(condition)
+    said = _said(Not(condition)) if said is None else said
+    differ, answers = (
+        False,
+        (set[bool](), set[bool]()),
+    )  # of either side, and whether they are the condition's
+    agree = set[bool](), set[bool]()
+    for numbers in points(e.free_symbols | condition.free_symbols):
+        plain: dict[Any, Any] = {}
+        try:
+            if said is not None and not number(said, numbers, plain):
+                continue
+            holds = number(condition, numbers, plain)
+            known = [{choice: number(choice.args[i], numbers, plain) for choice in choices} for i in (1, 2)]
+            sides = [[number(a, numbers, x) for a in (e.args if compares else (e,))] for x in known]
+        except NoNumber:
+            continue
+        differ = differ or sides[0] != sides[1]
+        if compares:
+            for side, answer, same in zip(sides, answers, agree, strict=True):
+                answer.add(compared(type(e), side))
+                same.add(compared(type(e), side) == holds)
+        if differ and (not compares or all(len(found) == 2 for found in (*answers, *agree))):
+            return True
+    return False

@@ -14,6 +14,7 @@ from typing import Any
 
 import sympy
 
+from ingot.capture.by_numbers import NoNumber, number
 from ingot.capture.size_symbols import UNDEFINED
 from ingot.capture.sizes import SizeEnv
 from ingot.capture.solving import solved
@@ -150,7 +151,10 @@ def _search_hints(env: SizeEnv) -> None:
         larger = ((s, int(n) * times) for times in _TIMES for s, n in before.items() if s.is_integer)
         together = ({s: n * times for s, n in before.items()} for times in _TIMES)
         trials = itertools.chain(known, singles(larger), together)
+    fails = _Failing(env, env.path)
     for trial in () if found == {} else trials:
+        if fails.for_sizes({**every, **trial}):
+            continue
         if any(n not in env.var_to_range[s] for s, n in trial.items() if s in env.var_to_range):
             continue
         env.hints.update({**every, **trial})
@@ -163,6 +167,28 @@ def _search_hints(env: SizeEnv) -> None:
     if not are_sizes:
         return  # data decides: any hint will do
     raise NeverTaken(f"no sizes were found for which {env.path[-1]} holds")
+
+
+class _Failing:
+    """Sizes for which one of some conditions fails, as Python's own numbers show: most of those that are
+    tried, and SymPy takes long for each.
+    """
+
+    def __init__(self, env: SizeEnv, conditions: Sequence[Any]) -> None:
+        self._conditions = list(conditions)
+        self._definitions = {s: env.definitions[s] for s in _behind(env, conditions)}
+        self._hints = {s: int(n) for s, n in env.hints.items() if n.is_Integer and s not in self._definitions}
+
+    def for_sizes(self, sizes: Mapping[Any, Any]) -> bool:
+        """Whether one fails for these."""
+        numbers = self._hints | {s: int(n) for s, n in sizes.items() if s in self._hints}
+        known: dict[Any, Any] = {}
+        try:
+            for symbol, definition in self._definitions.items():
+                known[symbol] = number(definition, numbers, known)
+            return not all(number(c, numbers, known) for c in self._conditions)
+        except NoNumber:
+            return False
 
 
 def _asked(env: SizeEnv, path: Sequence[Any]) -> tuple[Any, set[sympy.Symbol]]:
@@ -222,7 +248,10 @@ def _tied(
     numbers = list(map(sympy.Integer, (*_numbers(len(symbols)), *(_LARGE if len(symbols) < 3 else ()))))
     together = [] if alone else env.names
     equal = {s: [t for t in together if every[t] == every[s] and t not in symbols] for s in symbols}
+    fails = _Failing(env, env.path[-1:])
     for mine in itertools.product(numbers, repeat=len(own)):
+        if fails.for_sizes(dict(zip(own, mine, strict=True))):
+            continue
         env.hints.update(zip(own, mine, strict=True))
         if not _hold(env, env.path[-1:]):
             continue

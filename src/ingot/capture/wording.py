@@ -22,6 +22,7 @@ _COMPARED: dict[Any, str] = {
     sympy.Le: "is at most",
 }
 _TURNED: dict[Any, Any] = {sympy.Gt: sympy.Lt, sympy.Ge: sympy.Le, sympy.Lt: sympy.Gt, sympy.Le: sympy.Ge}
+_LARGE = (100_003, 100_004, 100_026)  # sizes that leave something over, each by another number
 
 
 class _Python(StrPrinter):
@@ -144,6 +145,21 @@ def in_bounds(name: str, low: int, high: int | None) -> str:
     return f"{low} <= {name}" + ("" if high is None else f" <= {high}")
 
 
+def _fit_by_numbers(whole: Any, split: Any, part: Any) -> bool:
+    """Whether `split`, with `part` rounded nowhere, is `whole` for some numbers: if not, it never is."""
+    size, step = part.args
+    symbols = sorted(whole.free_symbols | split.free_symbols, key=str)
+    for first in _LARGE:
+        numbers = {s: sympy.Integer(first + 1_001 * i) for i, s in enumerate(symbols)}
+        try:
+            rounded, exact = (e.xreplace(numbers) for e in (part, size / step))
+            if rounded and split.xreplace(numbers) / rounded * exact != whole.xreplace(numbers):
+                return False
+        except (ZeroDivisionError, ValueError, TypeError):  # no formula of whole numbers alone
+            return True
+    return True
+
+
 def _multiple(a: Any, b: Any) -> str:
     """`n is a multiple of 2`, where that is what an equation says; else nothing."""
     if b == 0 and type(a).__name__ in ("Mod", "PythonMod"):
@@ -153,6 +169,8 @@ def _multiple(a: Any, b: Any) -> str:
             if type(part).__name__ != "FloorDiv":
                 continue
             size, step = part.args
+            if not _fit_by_numbers(whole, split, part):
+                continue
             common = sympy.cancel(split / (part * step))
             if sympy.expand(common * size - whole) == 0 and not common.atoms(sympy.Function):
                 unless = "".join(f", or {s} is 0" for s in sorted(common.free_symbols, key=str))
