@@ -78,15 +78,22 @@ def check_kind(name: str, want: Array, got: Array, again: Iterable[Array], where
 
 
 def _of_another_kind(name: str, at: str, want: Array, got: Array) -> VerificationError:
-    """Says which dtype and shape an output has, and what to do where both are empty."""
-    empty = not want.size and not got.size and want.dtype == np.float32
-    remedy = (
-        " torch.tensor of an empty list is float32 of shape [0]: give it the dtype that it has otherwise, "
-        "and reshape it where its elements are lists (torch.tensor(pairs, dtype=torch.int64).view(-1, 2))."
-    )
+    """Says which dtype and shape an output has, and what to do where it is empty, or a number of Python's."""
+    remedy = ""
+    if not want.size and not got.size and want.dtype == np.float32:
+        remedy = (
+            " torch.tensor of an empty list is float32 of shape [0]: give it the dtype that it has "
+            "otherwise, and reshape it where its elements are lists (torch.tensor(pairs, "
+            "dtype=torch.int64).view(-1, 2))."
+        )
+    elif not want.ndim and str(want.dtype) in ("int64", "float64") and want.dtype != got.dtype:
+        remedy = (
+            " A number of Python's has a dtype of its own where no round of a loop, or no side of a branch, "
+            "makes a tensor of it (`total = 0` before the loop): begin with a tensor, x.new_zeros(())."
+        )
     return VerificationError(
         f"output {name!r}{at}: the module gives {want.dtype} {list(want.shape)}, the exported model "
-        f"{got.dtype} {list(got.shape)}.{remedy if empty else ''}"
+        f"{got.dtype} {list(got.shape)}.{remedy}"
     )
 
 

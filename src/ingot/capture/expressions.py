@@ -43,7 +43,7 @@ def mark_lists(node: ast.expr | None) -> None:
     parts: list[ast.expr | None]
     if isinstance(node, (ast.List, ast.Tuple)):
         parts = [*node.elts]
-    elif isinstance(node, ast.Dict):
+    elif isinstance(node, (ast.Dict, ast.BoolOp)):
         parts = [*node.values]
     elif isinstance(node, ast.BinOp):
         lists = [n for n in (node.left, node.right) if isinstance(n, ast.List)]

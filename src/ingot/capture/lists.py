@@ -272,9 +272,7 @@ class TracedList(list[Any], Parts):
     def count(self, *value: Any) -> Any:  # type: ignore[override]
         """As list.count; without a value, how many elements there are."""
         if value:
-            return (
-                list.count(self, *value) if self.known else cannot_wait("counts in a list of unknown length")
-            )
+            return self._equal_to(*value)
         total: Any = 0
         for v in self.parts():
             if isinstance(v, Many):
@@ -284,6 +282,39 @@ class TracedList(list[Any], Parts):
             else:
                 total = total + 1
         return total
+
+    def _equal_to(self, value: Any) -> Any:
+        """How many elements are equal to a value."""
+        from ingot.capture.stage import RUNTIME
+
+        if not self.known:
+            return self._are(value).sum().item()
+        total: Any = 0
+        for v in self.parts():
+            same = v is value or RUNTIME.equal(v, value)
+            total = total + (of_truth(recorder(), same) if isinstance(same, torch.SymBool) else bool(same))
+        return total
+
+    def _are(self, value: Any) -> torch.Tensor:
+        """For each number in the list, whether it is equal to a value: bool of [elements]."""
+        rows, kind = self.rows()
+        its = kind_of(value)
+        if kind is torch.Tensor or its in (None, torch.Tensor):
+            cannot_wait("looks for a value that is no number in a list of unknown length")
+        dtype = torch.float64 if float in (kind, its) else torch.int64
+        return rows.to(dtype) == as_tensor(recorder(), value, dtype)
+
+    def place_of(self, value: Any) -> Any:
+        """`index`: the run fails where no element is equal to the value."""
+        there = self._are(value)
+        require_uncaught("the value is in the list", "Ask with `in` before.", ValueError)
+        found: Any = there.any().item()
+        insist(recorder(), found, f"the value is in the list: `{line()}`")
+        return torch.cat([there, there.new_ones(1)]).long().argmax().item()
+
+    def take_out(self, value: Any) -> None:
+        """`remove`, in the same way."""
+        self.take(self.place_of(value))
 
     def run(self, scope: Scope = everywhere) -> Many:
         """All elements in tensors.
@@ -609,6 +640,8 @@ _STAGED: dict[str, Callable[..., Any]] = {
     "__setitem__": TracedList.put,
     "__delitem__": _delete,
     "pop": TracedList.take,
+    "index": TracedList.place_of,
+    "remove": TracedList.take_out,
     "insert": TracedList.put_in,
     "reverse": _reverse,
     "copy": _copy,

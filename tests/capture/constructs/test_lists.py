@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from typing import Any
 
@@ -749,6 +750,41 @@ def repeats_and_blanks_are_dropped(x: T) -> T:
     return torch.tensor(kept, dtype=torch.long)
 
 
+#: Numbers of which 0 is one, in places of their own, and rows that are alike.
+WITH_ZEROS = [torch.tensor(v) for v in ([3.0, 0, 1, 0, 1], [0.0], [2.0, 2, 0], [1.0, 1, 1, 1, 0, 7])]
+
+
+@case(*WITH_ZEROS)
+def occurrences_and_places(x: T) -> Any:
+    values, places = x.tolist(), []
+    for i, v in enumerate(values):
+        if v == 0:
+            places.append(i)
+    known = [int(x[0] > 1), 1, int(x.sum() > 3)]
+    counts = torch.tensor([values.count(0), places.count(0), values.count(x[-1].item()), known.count(1)])
+    values.remove(0.0)
+    return counts, x[: x.tolist().index(0)], torch.tensor(values), x * places.count(1.5)
+
+
+@case(torch.tensor([3, 1, 2]), torch.tensor([1]), torch.tensor([2, 3]), torch.tensor([5, 6, 7, 1, 1]))
+def place_of_what_is_not_there(x: T) -> T:
+    return x * x.tolist().index(1)
+
+
+def kept_rows(x: T, out: list[T] | None = None) -> list[T]:
+    out = out or []
+    for row in x:
+        if row.sum() > 0:
+            out.append(row)
+    return out
+
+
+@case(*SIGNS)
+def list_or_another(x: T) -> T:
+    kept = kept_rows(x)
+    return torch.stack(kept) if kept else x
+
+
 @case.parametrize()
 def test_lists(case: Case) -> None:
     """Containers hold what eager's hold."""
@@ -789,3 +825,37 @@ def test_what_a_loop_collects_has_a_declared_dtype() -> None:
     bodies = [a.as_graph() for n in program.model.graph for a in n.attributes.values() if a.name == "body"]
     assert bodies and all(v.dtype is not None for body in bodies for v in body.outputs)
     assert program(torch.zeros(0, dtype=torch.long)).shape == (0,)
+
+
+def heap_of_rows(x: T) -> Any:
+    heap = x[:, 0].tolist()
+    heapq.heapify(heap)
+    return x * heap[0]
+
+
+def heap_that_rounds_fill(x: T) -> Any:
+    heap: list[Any] = []
+    for i, row in enumerate(x):
+        heapq.heappush(heap, (row.sum().item(), i))
+    return x * heapq.heappop(heap)[0]
+
+
+@pytest.mark.parametrize("function", [heap_of_rows, heap_that_rounds_fill])
+def test_heaps_that_data_fills_are_refused(function: Any) -> None:
+    """C's functions would take the tensors that the elements are kept in for elements."""
+    with pytest.raises(ingot.ExportError, match=r"heapq\.heap(.|\n)*In the place of heapq\.heap\w+, write"):
+        capture(function, (positive(3, 2),))
+
+
+def test_a_number_that_no_round_makes_a_tensor_is_told() -> None:
+    """It has another dtype as an output."""
+
+    def total(x: T) -> Any:
+        found: Any = 0
+        for row in x:
+            if row[0] > 0:
+                found = found + row[1]
+        return found
+
+    with pytest.raises(ingot.ExportError, match=r"begin with a tensor, x\.new_zeros"):
+        ingot.export(total, (positive(3, 2),))

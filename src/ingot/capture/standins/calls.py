@@ -9,6 +9,7 @@ cannot do without it is refused.
 
 from __future__ import annotations
 
+import heapq
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingot.capture import memos, scalars
 from ingot.capture.deques import TracedDeque
+from ingot.capture.lists import TracedList
 from ingot.capture.objects import is_a
 from ingot.capture.request import ACTIVE, cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
@@ -56,6 +58,21 @@ def _of_value(function: Any, what: str, asks: Callable[..., bool] | None = None)
 for _function in (str, repr, format):
     _of_value(_function, "writes a number that data decides into a string", depends_on_data)
 _of_value(hash, "takes the hash of a number that data or a size decides")
+
+
+def _of_its_memory(function: Any) -> None:
+    """A function of C's that takes elements out of a list's memory, past the list's own methods."""
+
+    def standin(rt: Runtime, items: Any, *rest: Any) -> Any:
+        if is_a(items, TracedList) and not items.known:
+            cannot_wait("keeps a heap in a list that data decides the length of")
+        return function(items, *rest)
+
+    STANDINS[id(function)] = standin
+
+
+for _function in (heapq.heapify, heapq.heappop, heapq.heappush, heapq.heappushpop, heapq.heapreplace):
+    _of_its_memory(_function)
 
 
 @stands_for(sys.getsizeof)
