@@ -53,10 +53,6 @@ def in_groups(x: T) -> T:
     return torch.tensor(out)
 
 
-def running(x: T) -> T:
-    return torch.tensor(list(itertools.accumulate(x[0].tolist())))
-
-
 def leading(x: T) -> T:
     return torch.tensor(list(itertools.takewhile(lambda v: v > 0, x[0].tolist())))
 
@@ -92,7 +88,6 @@ CASES: list[tuple[Callable[[T], Any], str, str]] = [
     (found_among, "bisect.bisect_left", "torch.searchsorted"),
     (put_among, "bisect.insort", "torch.sort"),
     (in_groups, "itertools.groupby", "torch.unique_consecutive"),
-    (running, "itertools.accumulate", "torch.cumsum"),
     (leading, "itertools.takewhile", "`break`"),
     (leading_of_few, "itertools.takewhile", "`break`"),
     (first_ones, "itertools.islice", "rows[a:b]"),

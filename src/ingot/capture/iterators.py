@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture.lists import Rows
+from ingot.capture.lists import Rows, TracedList
 from ingot.capture.standins.sequences import by_place, rows_of
 from ingot.capture.standins.table import STANDINS
 
@@ -90,6 +91,22 @@ def pairwise_(rt: Runtime, items: Any) -> Rows:
     """pairwise(items)."""
     rows = by_place(rt, items)
     return Rows(torch.sym_max(rows.length - 1, 0), lambda i: (rows.at(i), rows.at(i + 1)))
+
+
+@_standin(itertools.accumulate)
+def accumulate_(rt: Runtime, iterable: Any, func: Any = None, *, initial: Any = None) -> Any:
+    """accumulate(items, function), as a list."""
+    total, found = initial, TracedList([] if initial is None else [initial])
+
+    def body(item: Any) -> None:
+        nonlocal total
+        before, function = total, func or operator.add
+        sides = (lambda: item), (lambda: rt.call(function, before, item))
+        total = rt.choose(rt.same(before, None), *sides)
+        list.append(found, total)
+
+    rt.each(by_place(rt, iterable), body, None, ("total",), ("total",), ("total",))
+    return found
 
 
 @_standin(itertools.chain)

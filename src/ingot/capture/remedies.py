@@ -41,11 +41,6 @@ _INSTEAD: list[tuple[ModuleType, str, str]] = [
     ),
     (
         itertools,
-        "accumulate",
-        "torch.cumsum, cumprod, cummax or cummin, or a loop that appends to a list",
-    ),
-    (
-        itertools,
         "dropwhile takewhile",
         "a loop with `break`, or a mask of the first ones, (x > 0).long().cumprod(0).bool()",
     ),

@@ -187,6 +187,25 @@ def most_of_a_dict(x: T) -> Any:
     return x * {"above": 1.0, "below": 2.0, "between": 3.0}[most], number, x - len(least)
 
 
+@case(*EIGHT, random(0, 4))
+def sums_so_far(x: T) -> Any:
+    kept = [row for row in x if row.sum() > 0]
+    products = list(itertools.accumulate(kept, lambda a, b: a * 0.5 + b))
+    most = torch.tensor(list(itertools.accumulate(x[:, 0].tolist(), max, initial=0.0)))
+    places = torch.tensor(list(itertools.accumulate(x.argmax(1).tolist())), dtype=torch.int64)
+    return torch.stack(products) if products else x, most, places
+
+
+@case(*EIGHT)
+def sums_until_one_is_large(x: T) -> T:
+    total = x.new_zeros(4)
+    for i, row in enumerate(itertools.accumulate(x.unbind(0))):
+        if row.sum() > 2:
+            break
+        total = total + row * i
+    return total
+
+
 @case.parametrize()
 def test_sorting(case: Case) -> None:
     """The order is eager's, and no size is fixed."""
