@@ -375,3 +375,28 @@ def test_a_layer_of_a_whole_image_fixes_the_image() -> None:
     captured = parity(M(), (R(2, 1, 8, 6),), (R(3, 1, 8, 6),))
     sizes = {captured.recording.env.names[s]: f.size for s, f in captured.recording.env.fixed.items()}
     assert sizes == {"x_dim1": 1, "x_dim2": 8, "x_dim3": 6}
+
+
+class _NumbersOfRows(torch.nn.Module):
+    """Numbers that are given for each row of a batch, as many features as `-1` says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.other = torch.nn.Linear(12, 5), torch.nn.Linear(6, 5)
+
+    def forward(self, x: T, few: T, more: T) -> T:
+        waves = (few.flatten()[:, None] * torch.arange(4.0)).sin()
+        return x + self.linear(waves.reshape(x.shape[0], -1)) + self.other(more.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_features_of_each_row_fix_no_batch(batch: int) -> None:
+    """Two sizes that grow together make as many features as a layer wants; each alone does not."""
+    calls = [(R(n, 5), R(n, 3), R(rows, 6 * n // rows)) for n, rows in ((batch, 1), (4, 8), (1, 2), (5, 5))]
+    captured = parity(_NumbersOfRows(), *calls)
+    sizes = {captured.recording.env.names[s]: f.size for s, f in captured.recording.env.fixed.items()}
+    assert sizes == {"x_dim1": 5}
+    run = ort_runner(captured.model)
+    feeds = {name: x.numpy() for name, x in zip(("x", "few", "more"), calls[1], strict=True)}
+    with pytest.raises(OrtError):
+        run(feeds | {"few": R(4, 4).numpy()}, captured.output_names)

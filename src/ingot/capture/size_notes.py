@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -213,21 +214,26 @@ class SizeNotes(SizeFacts):
     def _not_fixed_by(self, equation: Any) -> set[sympy.Symbol]:
         """Dimensions for other sizes of which an equation holds as well: multiples of the example's, which
         have all divisors that the example's has. A block of an image that is cut into blocks has as many
-        pixels in a larger image, and no formula says so where something may be left over.
+        pixels in a larger image, and no formula says so where something may be left over; numbers that are
+        given for each row of a batch make as many features in a larger batch, where there are more of them.
         """
         dims = self.bases(equation)
         if equation.free_symbols.isdisjoint(self.definitions) or not dims <= self.names.keys():
             return set()
         now = {s: self.hint(s) for s in self.names}
 
-        def holds(symbol: sympy.Symbol, times: int) -> bool:
-            sizes = now | {symbol: sympy.Max(now[symbol], 1) * times}
+        def holds(symbols: Iterable[sympy.Symbol], times: int) -> bool:
+            sizes = now | {s: sympy.Max(now[s], 1) * times for s in symbols}
             try:
                 return bool(equation.xreplace(self.at(sizes)) == True)  # noqa: E712  (a SymPy object)
             except UNDEFINED:
                 return False
 
-        return {s for s in dims if all(holds(s, times) for times in _TIMES)}
+        def free(*symbols: sympy.Symbol) -> bool:
+            return all(holds(symbols, times) for times in _TIMES)
+
+        alone = {s for s in dims if free(s)}
+        return alone.union(*(pair for pair in itertools.combinations(dims - alone, 2) if free(*pair)))
 
     def _narrows(self, e: Any) -> None:
         """Something must be a number, or another size: what a branch on sizes chose is known in its sides."""
