@@ -44,3 +44,7 @@ def test_what_sympy_is_made_to_forget_it_forgets_for_good() -> None:
         cache.clear_cache()  # pyright: ignore[reportUnknownMemberType]
         assert Half(n) == n / 4
     assert Half(n) == n / 4
+    Half.rule = staticmethod(lambda n: n / 8)
+    cache.clear_cache()  # pyright: ignore[reportUnknownMemberType]
+    with formulas_remembered():
+        assert Half(n) == n / 8

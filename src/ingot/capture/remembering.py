@@ -22,10 +22,13 @@ from typing import Any
 from sympy.core.cache import CACHE
 
 RESULTS = 1 << 17  # of each function; there are a few that come near
+KEPT = (
+    1 << 13
+)  # results of each that the next model finds: what all models ask, and not a deep network's sizes
 
 _lock = threading.Lock()
 _entered = 0
-_enlarged: list[_Enlarged] = []
+_enlarged: dict[Any, _Enlarged | None] = {}  # by function; None where its memory is large by itself
 
 
 @contextlib.contextmanager
@@ -35,16 +38,20 @@ def formulas_remembered() -> Generator[None]:
     with _lock:
         _entered += 1
         if _entered == 1:
-            _enlarged.extend(_Enlarged(f, *found) for f in CACHE if (found := _memory_of(f)) is not None)
+            for function in CACHE:
+                if function not in _enlarged:
+                    found = _memory_of(function)
+                    _enlarged[function] = None if found is None else _Enlarged(function, *found)
+            for large in filter(None, _enlarged.values()):
+                large.put()
     try:
         yield
     finally:
         with _lock:
             _entered -= 1
             if not _entered:
-                for function in _enlarged:
-                    function.put_back()
-                _enlarged.clear()
+                for large in filter(None, _enlarged.values()):
+                    large.put_back()
 
 
 class _Enlarged:
@@ -53,13 +60,17 @@ class _Enlarged:
     def __init__(self, function: Any, cell: CellType, own: Any) -> None:
         self._function, self._cell, self._own = function, cell, own
         self._large = functools.lru_cache(RESULTS, typed=True)(own.__wrapped__)
-        cell.cell_contents = self._large
-        function.cache_clear, function.cache_info = self._forget, self._large.cache_info
+        function.cache_clear = self._forget  # for good: what it knows here it may know in the next recording
+
+    def put(self) -> None:
+        """It has the large memory."""
+        self._cell.cell_contents, self._function.cache_info = self._large, self._large.cache_info
 
     def put_back(self) -> None:
         """It has its own memory again, as it was."""
-        self._cell.cell_contents = self._own
-        self._function.cache_clear, self._function.cache_info = self._own.cache_clear, self._own.cache_info
+        self._cell.cell_contents, self._function.cache_info = self._own, self._own.cache_info
+        if self._large.cache_info().currsize > KEPT:
+            self._large.cache_clear()
 
     def _forget(self) -> None:
         self._large.cache_clear()
