@@ -198,7 +198,7 @@ class Trial:
                         check_kind(name, want, result, again, at)
                         continue
                     if report.cases and self._is_of_an_empty_list(want, result):
-                        found[name] = max(found.get(name, 0.0), 0.0)
+                        found.setdefault(name, 0.0)
                         continue
                     moved = functools.partial(shaken, call, i)
                     dtype = self.computed.get(name)

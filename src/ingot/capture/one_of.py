@@ -112,11 +112,9 @@ def _differ(e: Any, condition: Any) -> bool:
         return False  # either side may know more of it than what it chose
     said = _said(condition)
     said = _said(Not(condition)) if said is None else said
-    differ, answers = (
-        False,
-        (set[bool](), set[bool]()),
-    )  # of either side, and whether they are the condition's
-    agree = set[bool](), set[bool]()
+    differ = False
+    answers = set[bool](), set[bool]()  # of either side
+    agree = set[bool](), set[bool]()  # whether they are the condition's
     for numbers in points(e.free_symbols | condition.free_symbols):
         plain: dict[Any, Any] = {}
         try:
