@@ -132,12 +132,14 @@ def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
         require(g, g.sizes.scalar_of(e), why)
 
 
-def of_empty(python: str, model: str) -> None:
-    """Note that a list that turns out empty gives something of another kind in Python than in the model, as
-    verification may find at this line.
+def of_empty(count: Any, python: str, model: str) -> None:
+    """Note that a list of so many elements gives something of another kind in Python than in the model where
+    it turns out empty, as verification may find at this line. Only where sizes of 0 alone leave it empty: a
+    list that data leaves empty is one that the model meets.
     """
-    said = f"{source_line()}: of an empty list {python}, and the exported model {model}"
-    recorder().empty_lists[said] = None
+    g = recorder()
+    if isinstance(count, torch.SymInt) and g.env.of_inputs(count):
+        g.empty_lists[f"{source_line()}: of an empty list {python}, and the exported model {model}"] = None
 
 
 def insist_not_below(g: Recorder, n: Any, least: Any, said: str) -> None:

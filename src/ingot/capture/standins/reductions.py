@@ -133,11 +133,11 @@ def sum_(rt: Runtime, items: Any, start: Any = 0) -> Any:
         if kind is int:
             endless.require_sum_fits(recorder(), rows)
         elif items.may_be_empty:
-            of_empty("`sum` gives the number 0", "zeros of what the elements are")
+            of_empty(rows.shape[0], "`sum` gives the number 0", "zeros of what the elements are")
         total = _summed(rows)
         return start + (total if kind is torch.Tensor else total.item())
     if isinstance(items, torch.Tensor) and rows_of(items) is not None:
-        of_empty("`sum` gives the number 0", "zeros of what the elements are")
+        of_empty(items.shape[0], "`sum` gives the number 0", "zeros of what the elements are")
         return start + _summed(items)
     if isinstance(items, Rows):
         return sum_(rt, rt.list_of(items, lambda v: v, []), start)

@@ -56,7 +56,9 @@ def tensor_(
         rows, kind = data.numbers()
         if data.may_be_empty and dtype is None:
             of_empty(
-                "torch.tensor gives float32 of shape [0]", "the dtype and the other sizes that it has else"
+                rows.shape[0],
+                "torch.tensor gives float32 of shape [0]",
+                "the dtype and the other sizes that it has else",
             )
         dtype = torch.get_default_dtype() if dtype is None and kind is float else dtype
         return rows if dtype is None else rows.to(dtype)
