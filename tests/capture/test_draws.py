@@ -99,3 +99,26 @@ def test_a_branch_on_sizes_is_in_the_model_where_values_are_drawn() -> None:
         total, values = session.run(None, {"x": x})
         np.testing.assert_array_equal(total, x.sum(0))
         assert values.shape == (drawn,) and ((values >= 0) & (values < 1)).all()
+
+
+def test_a_generator_that_is_none_leaves_sizes_free() -> None:
+    """Libraries hand `generator=None` on; torch has operators of their own for it, of whole numbers."""
+
+    def drawn(x: Tensor) -> tuple[Tensor, ...]:
+        n, size = x.shape[0], x.shape
+        return (
+            torch.randn(size, generator=None, dtype=x.dtype, layout=torch.strided),
+            torch.rand(*size, generator=None),
+            torch.randint(n, size, generator=None),
+            torch.randint(2, n + 3, (n, 2), generator=None, dtype=torch.int32),
+            torch.randperm(n, generator=None),
+        )
+
+    program = ingot.export(drawn, (X,))
+    for x in (X, torch.randn(4, 5), torch.randn(1, 0)):
+        normal, uniform, below, between, order = map(np.asarray, program(x))
+        for made, wanted in zip((normal, uniform, below, between, order), drawn(x), strict=True):
+            assert (made.dtype, made.shape) == (wanted.numpy().dtype, tuple(wanted.shape))
+        assert ((uniform >= 0) & (uniform < 1)).all() and ((below >= 0) & (below < len(x))).all()
+        assert ((between >= 2) & (between < len(x) + 3)).all()
+        np.testing.assert_array_equal(np.sort(order), np.arange(len(x)))

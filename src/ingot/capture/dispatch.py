@@ -259,6 +259,8 @@ def _fake(g: Recorder, func: Any, plan: Plan, args: tuple[Any, ...], kwargs: dic
     """What torch says the call returns."""
     if plan.name in ("unique_dim", "unique_consecutive"):
         args, kwargs = fakes.dim_from_the_front(func, args, kwargs)
+    if func._overloadname.endswith("generator"):
+        func, kwargs = fakes.without_generator(func, kwargs)
     try:
         with g.env.imagining():
             return func(*args, **kwargs)

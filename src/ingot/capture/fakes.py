@@ -431,6 +431,14 @@ def fitted(g: Recorder, x: Tensor, sizes: Sequence[Any]) -> Tensor:
     return like(g.mode, x, own) if changed else x
 
 
+def without_generator(func: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The overload that takes no generator, of one that was given none: torch has the other for whole numbers
+    alone.
+    """
+    name = func._overloadname.removesuffix("generator").removesuffix("_") or "default"
+    return getattr(func.overloadpacket, name), {k: v for k, v in kwargs.items() if k != "generator"}
+
+
 def dim_from_the_front(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
