@@ -148,7 +148,7 @@ def test_a_session_imports_no_torch() -> None:
     assert in_fresh_python(code) == []
 
 
-@pytest.mark.parametrize("name", ["run", "dispatch", "stage"])
+@pytest.mark.parametrize("name", ["run", "dispatch", "stage", "bounds", "one_of"])
 def test_a_file_of_capture_may_be_the_first_import(name: str) -> None:
     """Files that need each other do so where a function runs."""
     assert in_fresh_python(f"import ingot.capture.{name}; print(1)") == 1
@@ -180,6 +180,18 @@ def test_sympy_is_there_when_it_is_used() -> None:
         "n = Symbol('n'); print(json.dumps([str(size), str(Max(n, 2) - n), 2 * n == sympy.Add(n, n)]))"
     )
     assert in_fresh_python(code) == ["n + 1", "-n + Max(2, n)", True]
+
+
+@pytest.mark.parametrize("first", ["sympy.core.relational", "sympy.core", "sympy.functions", "sympy"])
+def test_a_part_of_sympy_that_is_imported_first_is_loaded_once(first: str) -> None:
+    """Python looks for its folder, which loads the whole of sympy, and then for the part."""
+    code = (
+        f"import importlib, json, ingot, sys; part = importlib.import_module({first!r}); import sympy;"
+        "from sympy.core.relational import Relational;"
+        "print(json.dumps([part is sys.modules[part.__name__], part.__spec__.origin == part.__file__,"
+        "issubclass(sympy.Eq, Relational), sympy.core.symbol.Symbol is sympy.Symbol]))"
+    )
+    assert in_fresh_python(code) == [True] * 4
 
 
 def test_functions_stay_functions_beside_modules_of_their_name() -> None:
