@@ -230,6 +230,84 @@ DENSE_WEIGHTS = {
     "down": (20, 56, 3, 3), "wide": (32, 20, 3, 3),
 }  # fmt: skip
 
+# A table of positions that fits square images as it is and is made to fit others, a branch in a branch, and
+# one that no size takes.
+BRANCHES = """g (float[n, 8, h, w] x) => (float[n, 8, h, w] y) {
+    height = Shape<start=2, end=3>(x)
+    width = Shape<start=3, end=4>(x)
+    one = Constant<value_ints=[1]>()
+    many = Constant<value_ints=[20]>()
+    never = Less(height, one)
+    square = Equal(height, width)
+    large = Less(many, height)
+    checked = If(never) <
+        then_branch = checked_then () => (float[1, 8, a, b] none) { none = Identity(table) },
+        else_branch = checked_else () => (float[1, 8, a, b] all) { all = Relu(table) }
+    >
+    places = If(square) <
+        then_branch = square_then () => (float[1, 8, a, b] some) {
+            sides = Concat<axis=0>(height, width)
+            some = Resize<mode="nearest", axes=[2, 3]>(checked, , , sides)
+        },
+        else_branch = square_else () => (float[1, 8, a, b] other) {
+            other = If(large) <
+                then_branch = large_then () => (float[1, 8, a, b] much) {
+                    plane = Concat<axis=0>(height, width)
+                    much = Resize<mode="linear", axes=[2, 3]>(checked, , , plane)
+                },
+                else_branch = large_else () => (float[1, 8, a, b] little) {
+                    ones = Concat<axis=0>(height, width)
+                    part = ReduceMean<axes=[2, 3], keepdims=1>(checked)
+                    two = Constant<value_ints=[1, 8]>()
+                    shape = Concat<axis=0>(two, ones)
+                    little = Expand(part, shape)
+                }
+            >
+        }
+    >
+    s = Conv<pads=[1, 1, 1, 1]>(x, square_weights)
+    y = Add(s, places)
+}"""
+BRANCH_WEIGHTS = {"table": (1, 8, 7, 7), "square_weights": (8, 8, 3, 3)}
+
+# The middle of each place of an image, a place after the other, up to four thousand and more.
+ANCHORS = """g (float[n, 4, h, w] x) => (float[n, 2, p] y) {
+    none = Constant<value_int=0>()
+    one = Constant<value_int=1>()
+    two = Constant<value_int=2>()
+    half = Constant<value_float=0.5>()
+    flat = Constant<value_ints=[-1]>()
+    front = Constant<value_ints=[0]>()
+    back = Constant<value_ints=[1]>()
+    height = Shape<start=2, end=3>(x)
+    width = Shape<start=3, end=4>(x)
+    rows = Squeeze(height)
+    columns = Squeeze(width)
+    range_y = Range(none, rows, one)
+    range_x = Range(none, columns, one)
+    cast_y = Cast<to=1>(range_y)
+    cast_x = Cast<to=1>(range_x)
+    middle_y = Add(cast_y, half)
+    middle_x = Add(cast_x, half)
+    column = Unsqueeze(middle_y, back)
+    line = Unsqueeze(middle_x, front)
+    plane = Concat<axis=0>(height, width)
+    wide_y = Expand(column, plane)
+    wide_x = Expand(line, plane)
+    list_y = Reshape(wide_y, flat)
+    list_x = Reshape(wide_x, flat)
+    row_y = Unsqueeze(list_y, front)
+    row_x = Unsqueeze(list_x, front)
+    anchors = Concat<axis=0>(row_x, row_y)
+    batch = Shape<start=0, end=1>(x)
+    pairs = Constant<value_ints=[2, -1]>()
+    shape = Concat<axis=0>(batch, pairs)
+    part = Conv(x, two_filters)
+    found = Reshape(part, shape)
+    y = Add(found, anchors)
+}"""
+ANCHOR_WEIGHTS = {"two_filters": (2, 4, 1, 1)}
+
 Draw = Callable[[random.Random], Shapes]
 
 
@@ -248,6 +326,11 @@ def few_images(r: random.Random) -> Shapes:
 def grown(r: random.Random) -> Shapes:
     h, w = r.randrange(1, 40), r.randrange(1, 40)
     return {"x": (1, 8, h, w), "s": (1, 8, 2 * h, 2 * w)}
+
+
+def square_or_not(r: random.Random) -> Shapes:
+    h, w = r.randrange(8, 40), r.randrange(8, 40)
+    return {"x": (1, 8, h, w if r.random() < 0.5 else h)}
 
 
 def volume(r: random.Random) -> Shapes:
@@ -284,6 +367,8 @@ GRAPHS: dict[str, tuple[str, dict[str, tuple[int, ...]], Draw, int]] = {
     "triangles": (TRIANGLES, {}, squares, 10),
     "largest": (LARGEST, {}, lambda r: {"x": (r.randrange(1, 5), r.randrange(2, 70))}, 1),
     "resizes": (RESIZES, RESIZE_WEIGHTS, image(8, 8, 90), 10),
+    "branches": (BRANCHES, BRANCH_WEIGHTS, square_or_not, 8),
+    "anchors": (ANCHORS, ANCHOR_WEIGHTS, image(4, 20, 120), 20),
     "dense": (DENSE, DENSE_WEIGHTS, image(24, 2, 16), 8),
     "joined": (DENSE, DENSE_WEIGHTS, image(24, 30, 140), 10),
     "tiny": (DENSE, DENSE_WEIGHTS, image(24, 2, 6), 2),

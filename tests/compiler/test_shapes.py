@@ -128,7 +128,7 @@ def plans(session: ingot.InferenceSession, shapes: dict[str, tuple[int, ...]]) -
     """The plan for these shapes, which does not run."""
     driver = session._driver
     feeds = [np.zeros(shapes[str(value.name)], np.float32) for value in driver.index.inputs]
-    stage = driver._stage(driver._stages, 0, driver._feeds, feeds, {}, driver.index, driver._last_use)
+    stage = driver._stage(driver._stages, 0, driver._feeds, feeds, {}, driver.index)
     return stage.plan
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
-from ingot.compiler.branches import with_branch
+from ingot.compiler.branches import along, condition_of
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import Lowering
@@ -79,11 +79,9 @@ class Enclosing:
         feeds = list(facts)
         known = infer_facts(index, 0, facts)
         while known.cut:
-            node, op = index.nodes[known.stop], index.ops[known.stop]
-            condition = known.facts[node.inputs[0]].value if isinstance(op, If) and node.inputs[0] else None
-            if isinstance(op, If) and condition is not None:
-                index = with_branch(index, known.stop, op.branch(node, condition))
-                known = replace(infer_facts(index, known.stop, known.facts), start=0, bodies=known.bodies)
+            condition = condition_of(index, known)
+            if condition is not None and known.facts[condition].is_known:
+                index, known = along(index, known, known.facts[condition].value)
                 continue
             further = self.beyond(index, known)
             if further is None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx_ir as ir
 
 from ingot.compiler.exact import sources_of
-from ingot.compiler.facts import Known
+from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
 from ingot.mapped import mapping_of
-from ingot.ops.control import one_of
+from ingot.ops.control import If, one_of
 from ingot.ops.registry import Facts, Op, evaluated, find
 
 #: Inputs that a Question looks at have at most so many elements: their bytes are compared in every run.
@@ -52,6 +52,13 @@ class _Joined(ir.Node):
 
 def with_branch(index: Index, position: int, branch: ir.Graph) -> Index:
     """The same graph, with the nodes of one of its branches in place of the If at `position`."""
+    joined = index.joined.get((position, branch))
+    if joined is None:
+        joined = index.joined[position, branch] = _with_branch(index, position, branch)
+    return joined
+
+
+def _with_branch(index: Index, position: int, branch: ir.Graph) -> Index:
     inner, node = index.subgraphs[branch], index.nodes[position]
     ends = dict(zip(node.outputs, branch.outputs, strict=False))
     joins: list[ir.Node] = [_Joined(node.name, source, target) for target, source in ends.items()]
@@ -74,6 +81,23 @@ def with_branch(index: Index, position: int, branch: ir.Graph) -> Index:
         mapped=list(files.values()),
         subgraphs=index.subgraphs | inner.subgraphs,
     )
+
+
+def condition_of(index: Index, known: Known) -> ir.Value | None:
+    """What the node at the stop decides by, if it is an If."""
+    node, op = index.nodes[known.stop], index.ops[known.stop]
+    return node.inputs[0] if isinstance(op, If) and node.inputs else None
+
+
+def along(index: Index, known: Known, condition: Any) -> tuple[Index, Known]:
+    """The graph with a branch in the place of the If at the stop, and what is known of it up to the next
+    stop. condition: what the If decides by.
+    """
+    node, op = index.nodes[known.stop], index.ops[known.stop]
+    assert isinstance(op, If)
+    index = with_branch(index, known.stop, op.branch(node, condition))
+    further = infer_facts(index, known.stop, known.facts)
+    return index, replace(further, start=known.start, bodies=known.bodies)
 
 
 @dataclass(slots=True)

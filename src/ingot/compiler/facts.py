@@ -16,8 +16,10 @@ from ingot.ops.lowering import Body
 from ingot.ops.registry import (
     CHECK,
     KNOWN_ELEMENTS,
+    QUICK_ELEMENTS,
     Bound,
     Facts,
+    Op,
     shape_error,
     show,
     unfit,
@@ -51,9 +53,10 @@ def _all_known(facts: Iterable[Facts | None]) -> bool:
     return True
 
 
-def _worth_knowing(outputs: Sequence[Facts | None]) -> bool:
+def _worth_knowing(op: Op, outputs: Sequence[Facts | None]) -> bool:
+    most = QUICK_ELEMENTS if op.quick else KNOWN_ELEMENTS
     there = [fact for fact in outputs if fact is not None]
-    return not _all_known(there) and sum(math.prod(fact.shape) for fact in there) <= KNOWN_ELEMENTS
+    return not _all_known(there) and sum(math.prod(fact.shape) for fact in there) <= most
 
 
 @dataclass(slots=True)
@@ -108,7 +111,7 @@ def infer_facts(index: Index, start: int, given: dict[ir.Value, Facts]) -> Known
             bounds = {value: bound for value, bound in found if bound is not None}
             facts.update((value, Facts(b.dtype, b.shape)) for value, b in bounds.items())
             return Known(facts, start, position, cut=True, computed=computed, wide=wide, bounds=bounds)
-        if _all_known(inputs) and not op.random and _worth_knowing(outputs):
+        if _all_known(inputs) and not op.random and _worth_knowing(op, outputs):
             outputs = known_facts(op, node, inputs, outputs)
         for value, fact in zip(results, outputs, strict=False):
             if fact is not None:
@@ -140,7 +143,7 @@ def failed_check(index: Index, given: dict[ir.Value, Facts]) -> ShapeError | Non
             continue
         try:
             outputs = op.infer(node, inputs)
-            if outputs is not None and _all_known(inputs) and not op.random and _worth_knowing(outputs):
+            if outputs is not None and _all_known(inputs) and not op.random and _worth_knowing(op, outputs):
                 outputs = known_facts(op, node, inputs, outputs)
         except (IngotError, *unfit_kinds(node)):
             continue  # what has failed, or what comes of it

@@ -64,6 +64,9 @@ class Index:
     columns: dict[tuple[ir.Value, int], tuple[Facts, View]] = field(
         default_factory=dict[tuple[ir.Value, int], tuple[Facts, View]]
     )
+    #: the same graph with a branch in the place of the If at a position (`branches.with_branch`)
+    joined: dict[tuple[int, ir.Graph], Index] = field(default_factory=dict[tuple[int, ir.Graph], "Index"])
+    _last_use: dict[ir.Value, int] | None = None
     _placed: frozenset[ir.Value] | None = None
     _walk: Walk | None = None
     _convolutions: list[int] | None = None
@@ -77,6 +80,17 @@ class Index:
             nodes = zip(self.nodes, self.ops, strict=True)
             self._walk = [(node, op, tuple(node.inputs), tuple(node.outputs)) for node, op in nodes]
         return self._walk
+
+    @property
+    def last_use(self) -> dict[ir.Value, int]:
+        """The position of the last node that reads each value; for outputs, one beyond all nodes."""
+        if self._last_use is None:
+            last = {value: len(self.nodes) for value in self.outputs}
+            for position in range(len(self.nodes) - 1, -1, -1):
+                for value in self.reads[position]:
+                    last.setdefault(value, position)
+            self._last_use = last
+        return self._last_use
 
     @property
     def convolutions(self) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ingot.codegen.machine import Machine
+from ingot.compiler.branches import along, condition_of
 from ingot.compiler.facts import infer_facts
 from ingot.compiler.index import Index
 from ingot.compiler.lower import Lowering
@@ -34,11 +35,12 @@ _NO_PLAN = (IngotError, *UNFIT, AssertionError, AttributeError, KeyError)
 
 @dataclass(slots=True)
 class Recipe:
-    """A plan for sizes of which some may be others. free: those, as numbers of inputs and axes. shapes: of
-    the inputs that it was made for. again(*sizes): its steps, checks and the shapes of its results; None
-    where conditions do not hold.
+    """A plan for sizes of which some may be others. index: the graph, with the branches that its Ifs take
+    for these sizes. free: those, as numbers of inputs and axes. shapes: of the inputs that it was made for.
+    again(*sizes): its steps, checks and the shapes of its results; None where conditions do not hold.
     """
 
+    index: Index
     free: list[tuple[int, int]]
     shapes: Shapes
     again: Callable[..., tuple[list[Any], list[Check], list[tuple[int, ...]]] | None]
@@ -83,8 +85,10 @@ def make_recipe(
 ) -> Recipe | None:
     """Plan a graph once more, for inputs of which that is given, and note what is done to `free` sizes. None
     where that is not a plan for the whole graph, or something in it cannot be done to sizes that are noted.
+
+    Which branch an If takes may follow from the sizes: then that is a condition of the recipe.
     """
-    shapes, outputs = tuple([facts.shape for facts in given]), index.outputs
+    shapes = tuple([facts.shape for facts in given])
     try:
         with noted([shapes[number][axis] for number, axis in free], may_pin=False) as notes:
             sizes = dict(zip(free, notes.given, strict=True))
@@ -93,11 +97,17 @@ def make_recipe(
                 shape: list[Any] = [sizes.get((number, d), size) for d, size in enumerate(known.shape)]
                 facts[value] = Facts(known.dtype, tuple(shape))
             known = infer_facts(index, 0, facts)
-            if known.cut or any(known.facts[value].dtype == object for value in outputs):
+            while known.cut:
+                condition = condition_of(index, known)
+                if condition is None or not known.facts[condition].is_known:
+                    return None
+                index, known = along(index, known, known.facts[condition].value)
+            outputs = index.outputs
+            if any(known.facts[value].dtype == object for value in outputs):
                 return None
             lowered = Lowering(index, known, inputs, outputs, machine, packed, options).lower()
         results = [known.facts[value] for value in outputs]
         again = Writer(notes).function(lambda writer: writer.plan(lowered, [each.shape for each in results]))
     except _NO_PLAN:
         return None
-    return Recipe(free, shapes, again, lowered.kinds, [each.dtype for each in results])
+    return Recipe(index, free, shapes, again, lowered.kinds, [each.dtype for each in results])

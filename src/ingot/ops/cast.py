@@ -114,6 +114,8 @@ def _attributes(node: ir.Node) -> tuple[tuple[str, Any], ...]:
 class Cast(Op):
     """x in the type that `to` names."""
 
+    quick = True
+
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
         """The same shape."""
         return [Facts(target_dtype(node), need(node, inputs, 0).shape)]
@@ -135,6 +137,8 @@ class Cast(Op):
 @register("CastLike", since=25)
 class CastLike(Op):
     """x in the type of another value."""
+
+    quick = True
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
         """The first input's shape, the second's dtype."""

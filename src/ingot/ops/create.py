@@ -102,6 +102,8 @@ class Constant(Op):
 class ConstantOfShape(Op):
     """One value, 0.0 by default, in the shape given."""
 
+    quick = True
+
     def value(self, node: ir.Node) -> Array:
         """The value, as an array of one element."""
         attribute = node.attributes.get("value")
@@ -132,6 +134,8 @@ class ConstantOfShape(Op):
 @register("Range", since=27)
 class Range(Op):
     """start, start + delta, … below limit (above, for a negative delta)."""
+
+    quick = True
 
     @staticmethod
     def count(start: Any, limit: Any, delta: Any) -> int:

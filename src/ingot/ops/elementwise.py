@@ -176,7 +176,7 @@ def _row(
     doc = function.__doc__ or f"{name}, element by element."
     cls = type(name, (Elementwise,), {"__doc__": doc, "__module__": __name__})
     cls.function, cls.arity, cls.defaults = staticmethod(function), arity, defaults
-    cls.predicate, cls.exact = predicate, exact
+    cls.predicate, cls.exact, cls.quick = predicate, exact, exact
     add(cls, name, since)
 
 
@@ -198,7 +198,7 @@ _row("Asin", 22, np.arcsin, 1)
 _row("Asinh", 22, np.arcsinh, 1)
 _row("Atan", 22, np.arctan, 1)
 _row("Atanh", 22, np.arctanh, 1)
-_row("BitwiseNot", 18, np.bitwise_not, 1)
+_row("BitwiseNot", 18, np.bitwise_not, 1, exact=True)
 _row("Ceil", 13, np.ceil, 1, exact=True)
 _row("Celu", 28, celu, 1, alpha=1.0)
 _row("Cos", 22, np.cos, 1)
@@ -216,7 +216,7 @@ _row("LeakyRelu", 16, leaky_relu, 1, alpha=LEAKY_ALPHA)
 _row("Log", 13, np.log, 1)
 _row("Mish", 22, mish, 1)
 _row("Neg", 13, np.negative, 1, exact=True)
-_row("Not", 1, np.logical_not, 1)
+_row("Not", 1, np.logical_not, 1, exact=True)
 _row("Reciprocal", 13, reciprocal, 1)
 _row("Relu", 14, relu, 1, exact=True)
 _row("Round", 22, np.rint, 1, exact=True)
@@ -235,11 +235,11 @@ _row("Tanh", 13, np.tanh, 1)
 _row("ThresholdedRelu", 22, thresholded_relu, 1, alpha=1.0)
 
 _row("Add", 14, np.add, 2, exact=True)
-_row("And", 7, np.logical_and, 2)
+_row("And", 7, np.logical_and, 2, exact=True)
 _row("BitShift", 28, bit_shift, 2, direction="LEFT")
-_row("BitwiseAnd", 18, np.bitwise_and, 2)
-_row("BitwiseOr", 18, np.bitwise_or, 2)
-_row("BitwiseXor", 18, np.bitwise_xor, 2)
+_row("BitwiseAnd", 18, np.bitwise_and, 2, exact=True)
+_row("BitwiseOr", 18, np.bitwise_or, 2, exact=True)
+_row("BitwiseXor", 18, np.bitwise_xor, 2, exact=True)
 _row("Div", 14, divide, 2, exact=True)
 _row("Equal", 19, np.equal, 2, predicate=True, exact=True)
 _row("Greater", 13, np.greater, 2, predicate=True, exact=True)
@@ -248,10 +248,10 @@ _row("Less", 13, np.less, 2, predicate=True, exact=True)
 _row("LessOrEqual", 16, np.less_equal, 2, predicate=True, exact=True)
 _row("Mod", 28, modulo, 2, fmod=0)
 _row("Mul", 14, np.multiply, 2, exact=True)
-_row("Or", 7, np.logical_or, 2)
+_row("Or", 7, np.logical_or, 2, exact=True)
 _row("Sub", 14, np.subtract, 2, exact=True)
 _row("SwiGLU", 28, swiglu, 2, alpha=1.0)
-_row("Xor", 7, np.logical_xor, 2)
+_row("Xor", 7, np.logical_xor, 2, exact=True)
 
 
 # ---- rows that are not quite the table's -------------------------------------------------------------------
@@ -476,6 +476,8 @@ class Clip(Op):
 class Where(Op):
     """a where the condition holds, b elsewhere, all three broadcast."""
 
+    quick = True
+
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
         """The broadcast shape of all three."""
         condition, a, b = (need(node, inputs, i) for i in range(3))
@@ -536,6 +538,8 @@ class Dropout(Op):
 @register("Identity", since=25)
 class Identity(Op):
     """y = x."""
+
+    quick = True
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> list[Facts | None] | None:
         """The same facts."""

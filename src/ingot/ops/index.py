@@ -63,6 +63,8 @@ def _takes_indices(plan: Lowering, indices: ir.Value) -> bool:
 class Gather(Op):
     """Slices of x along `axis`, one for each index."""
 
+    quick = True
+
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """The indices' shape in the axis' place."""
         x, indices = need(node, inputs, 0), need(node, inputs, 1)

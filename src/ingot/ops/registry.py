@@ -72,6 +72,9 @@ _FAMILIES = (
 #: Values of at most this many elements are computed while planning, so that shape arithmetic costs nothing at
 #: run time. Larger constants were folded when the session was made, or wait for the kernel that packs them.
 KNOWN_ELEMENTS = 4096
+#: The same for what NumPy gives about as fast as it copies (`Op.quick`): grids and masks that follow from the
+#: sizes of an input, so that few sizes are planned in another way than their neighbours.
+QUICK_ELEMENTS = 8 * KNOWN_ELEMENTS
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -150,6 +153,8 @@ class Op:
     since: ClassVar[int]
     #: The answer depends on a random generator: never folded, never merged with its twin.
     random: ClassVar[bool] = False
+    #: NumPy computes it in little more time than it takes to write the result, to the same bits as kernels.
+    quick: ClassVar[bool] = False
     #: If, Loop and Scan: whoever runs the graph drives their subgraphs (`ops/control.py`).
     subgraphs: ClassVar[bool] = False
 

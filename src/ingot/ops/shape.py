@@ -48,6 +48,8 @@ class View(Op):
     `new_shape` gets the second input's elements (None where the node has no second input).
     """
 
+    quick = True
+
     def new_shape(
         self, node: ir.Node, shape: tuple[int, ...], argument: tuple[int, ...] | None
     ) -> tuple[int, ...]:
@@ -180,6 +182,8 @@ class Unsqueeze(View):
 class Transpose(Op):
     """Dimensions in the order `perm`; reversed by default."""
 
+    quick = True
+
     def perm(self, node: ir.Node, rank: int) -> tuple[int, ...]:
         """The permutation for an input of this rank."""
         perm = attr_ints(node, "perm")
@@ -247,6 +251,8 @@ class Size(Op):
 class Concat(Op):
     """The inputs one after the other along `axis`."""
 
+    quick = True
+
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """All dims but `axis` must agree."""
         facts = [need(node, inputs, i) for i in range(len(inputs) or 1)]
@@ -289,6 +295,8 @@ class Concat(Op):
 @register("Split", since=18)
 class Split(Op):
     """Parts along `axis`: of the given sizes, or as equal as possible with a smaller last one."""
+
+    quick = True
 
     def sizes(self, node: ir.Node, total: int, given_sizes: tuple[int, ...] | None) -> tuple[int, ...]:
         """The size of each part; they add up to `total`."""
@@ -337,6 +345,8 @@ class Split(Op):
 class Expand(Op):
     """x broadcast with a shape, in both directions."""
 
+    quick = True
+
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """Unknown while the shape is."""
         x, shape = need(node, inputs, 0), known_ints(node, inputs, 1)
@@ -357,6 +367,8 @@ class Expand(Op):
 @register("Tile", since=13)
 class Tile(Op):
     """x repeated along each dimension."""
+
+    quick = True
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """Unknown while the repeats are."""
@@ -465,6 +477,8 @@ def _move_blocks(plan: Lowering, x: ir.Value, y: ir.Value, b: int, dcr: bool, *,
 @register("Trilu", since=14)
 class Trilu(Op):
     """The upper or lower triangle of the last two dimensions, counted from diagonal k; zeros elsewhere."""
+
+    quick = True
 
     def infer(self, node: ir.Node, inputs: Sequence[Facts | None]) -> Outputs:
         """The shape of x."""

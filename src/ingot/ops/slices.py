@@ -63,6 +63,8 @@ def slice_bounds(start: int, end: int, step: int, size: int) -> tuple[int, int, 
 class Slice(Op):
     """x[start:end:step] along each named axis, by Python's rules for a range outside the dimension."""
 
+    quick = True
+
     @staticmethod
     def slices(
         node: ir.Node,

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +27,7 @@ from ingot.codegen.forks import session_lock
 from ingot.codegen.machine import Machine, host
 from ingot.codegen.pages import Recycled
 from ingot.compiler.bodies import Enclosing
-from ingot.compiler.branches import Question, question_of, with_branch
+from ingot.compiler.branches import Question, along, condition_of, question_of
 from ingot.compiler.contents import Contents, Held, deciding, may_decide
 from ingot.compiler.facts import Known, infer_facts
 from ingot.compiler.index import Index
@@ -38,7 +38,7 @@ from ingot.compiler.recipe import Recipe, make_recipe
 from ingot.compiler.steps import HostStep
 from ingot.errors import IngotError, InputError, ModelError, ShapeError
 from ingot.loading import collector_paused
-from ingot.ops.control import Advance, Control, If, Subgraphs
+from ingot.ops.control import Advance, Control, Subgraphs
 from ingot.ops.lowering import PlanOptions
 from ingot.ops.outline import known_of
 from ingot.ops.registry import (
@@ -140,7 +140,6 @@ class Driver:
         self._stages: Stages = OrderedDict()
         self._bodies: dict[ir.Graph, Driver] = {}
         self._feeds = [*index.inputs, *index.captured]
-        self._last_use = _last_uses(index)
         self._recipes = Recipes()
 
     @property
@@ -186,16 +185,14 @@ class Driver:
             return known.ending.run(self._run_stage(known, feeds, None), feeds)
         values: Sequence[ir.Value] = self._feeds
         arrays, stages = list(feeds), self._stages
-        index, last_use = self.index, self._last_use
+        index = self.index
         start, given = 0, dict[ir.Value, Facts]()
         ahead: Stage | None = None
         depth = 0
         while True:
             require_wanted()
-            stage = ahead or self._stage(
-                stages, start, values, arrays, given, index, last_use, contents, depth
-            )
-            index, last_use, depth, ahead = stage.index, stage.last_use, stage.depth, None
+            stage = ahead or self._stage(stages, start, values, arrays, given, index, contents, depth)
+            index, depth, ahead = stage.index, stage.depth, None
             times: list[tuple[Row | HostStep, float]] = []
             if stage.plan.parts or stage.results:
                 outputs = self._run_stage(stage, arrays, None if record is None else times)
@@ -216,7 +213,7 @@ class Driver:
                     continue
             alive = dict(zip(stage.outputs, outputs, strict=False))
             alive.update(
-                (v, a) for v, a in zip(values, arrays, strict=True) if last_use.get(v, -1) >= stage.stop
+                (v, a) for v, a in zip(values, arrays, strict=True) if index.last_use.get(v, -1) >= stage.stop
             )
             if index is self.index and stage.stop >= index.late and not stage.bounds:
                 return self._finish(stage, alive, outputs, record, not start)
@@ -233,7 +230,7 @@ class Driver:
                     stage.ending = Ending(stage, self._feeds)
                 return results
             given, stages = stage.known, stage.next
-            values = [v for v in alive if last_use.get(v, -1) >= start]
+            values = [v for v in alive if index.last_use.get(v, -1) >= start]
             arrays = [plain(alive[v]) for v in values]
 
     def profile(self, feeds: Sequence[Array], rounds: int) -> list[Record]:
@@ -254,7 +251,6 @@ class Driver:
         arrays: Sequence[Array],
         given: dict[ir.Value, Facts],
         index: Index,
-        last_use: dict[ir.Value, int],
         contents: Contents | None = None,
         depth: int = 0,
     ) -> Stage:
@@ -273,9 +269,7 @@ class Driver:
                 if stage is not None:
                     return stage
                 assert root is None or isinstance(root, Question)
-                made = self._make_stage(
-                    start, values, arrays, given, index, last_use, root, contents, held, depth
-                )
+                made = self._make_stage(start, values, arrays, given, index, root, contents, held, depth)
                 if made is not None:
                     break
             asked, stage = made
@@ -295,9 +289,9 @@ class Driver:
         contents, start = before.contents, before.stop
         if contents is None or (not contents.is_open and contents.held(arrays) is None):
             return None
-        index, last_use = before.index, before.last_use
+        index = before.index
         stage = self._stage(
-            before.next, start, values, arrays, before.known, index, last_use, contents, before.depth + 1
+            before.next, start, values, arrays, before.known, index, contents, before.depth + 1
         )
         is_stuck = not stage.is_last and stage.stop == start and stage.index is index and not stage.bounds
         if is_stuck:
@@ -313,7 +307,6 @@ class Driver:
         arrays: Sequence[Array],
         given: dict[ir.Value, Facts],
         index: Index,
-        last_use: dict[ir.Value, int],
         tree: Question | None,
         contents: Contents | None,
         held: Held | None,
@@ -332,11 +325,9 @@ class Driver:
         known = infer_facts(index, start, facts)
         asked: list[tuple[Question, bool]] = []
         while known.cut:
-            branch = self._branch(index, known, values, arrays, asked, tree)
-            if branch is not None:
-                index = with_branch(index, known.stop, branch)
-                further = infer_facts(index, known.stop, known.facts)
-                known = replace(further, start=start, bodies=known.bodies)
+            answer = self._answer(index, known, values, arrays, asked, tree)
+            if answer is not None:
+                index, known = along(index, known, answer)
                 continue
             further = self._enclosing.beyond(index, known)
             if further is None:
@@ -347,8 +338,7 @@ class Driver:
             if not set(found).issubset(contents.places):
                 contents.look(found)
                 return None
-        if index is not self.index:
-            last_use = _last_uses(index)
+        last_use = index.last_use
         if known.cut:
             fed = set(values)
             known.bounds = {v: b for v, b in known.bounds.items() if last_use.get(v, -1) > known.stop}
@@ -381,9 +371,7 @@ class Driver:
                 for v, f in known.facts.items()
                 if f.is_known and v not in index.constants and last_use.get(v, -1) >= stop
             )
-        stage = Stage(
-            index, last_use, plan, results, list(outputs), stop, is_last, is_whole, later, known.bounds
-        )
+        stage = Stage(index, plan, results, list(outputs), stop, is_last, is_whole, later, known.bounds)
         if held is not None:
             assert contents is not None
             contents.note(held, known)
@@ -392,12 +380,12 @@ class Driver:
         if may_look and may_decide(index, known):
             stage.contents = Contents()
         is_alike = held is None and not asked and not known.bodies
-        if not start and is_whole and is_alike and index is self.index:
+        if not start and is_whole and is_alike:
             own = [_facts(array) for array in arrays]
 
             def make(free: list[tuple[int, int]]) -> Recipe | None:
                 return make_recipe(
-                    index, values, own, free, resources.machine, resources.packed, resources.options
+                    self.index, values, own, free, resources.machine, resources.packed, resources.options
                 )
 
             self._recipes.missed(tuple([each.shape for each in own]), make)
@@ -407,17 +395,19 @@ class Driver:
         """The whole graph, planned by a recipe where one holds for these arrays."""
         if any(is_object(array) for array in arrays):
             return None
-        found = self._recipes.find(tuple([array.shape for array in arrays]))
+        shapes = tuple([array.shape for array in arrays])
+        found = self._recipes.find(shapes)
         if found is None:
             return None
-        lowered, results, again = found
-        resources, index = self.resources, self.index
+        recipe, lowered, results = found
+        resources, index = self.resources, recipe.index
+        again = functools.partial(recipe.steps, shapes)
         try:
             plan = make_plan(lowered, resources.machine, resources.threads, resources.progress, again)
         except OverflowError:  # of words of arguments: who plans the whole says of what
             return None
         outputs, stop = list(index.outputs), len(index.nodes)
-        return Stage(index, self._last_use, plan, results, outputs, stop, True, True, {}, {})
+        return Stage(index, plan, results, outputs, stop, True, True, {}, {})
 
     def _require_declared(self, index: Index, found: Sequence[np.dtype[Any] | None]) -> None:
         """Raises ModelError for an output of another dtype than its file says. Strings count as objects, and
@@ -437,7 +427,7 @@ class Driver:
                     "its type, or export the model again."
                 )
 
-    def _branch(
+    def _answer(
         self,
         index: Index,
         known: Known,
@@ -445,17 +435,16 @@ class Driver:
         arrays: Sequence[Array],
         asked: list[tuple[Question, bool]],
         tree: Question | None,
-    ) -> ir.Graph | None:
-        """The branch that the node at `known.stop` takes, if it is an If and that is known, or found out by a
-        question, which is added to `asked`.
+    ) -> Any:
+        """What the node at `known.stop` decides by, if it is an If and that is known, or found out by a
+        question, which is added to `asked`; else None.
         """
-        node, op = index.nodes[known.stop], index.ops[known.stop]
-        condition = node.inputs[0] if node.inputs else None
-        if not isinstance(op, If) or condition is None:
+        condition = condition_of(index, known)
+        if condition is None:
             return None
         facts = known.facts[condition]
         if facts.is_known:
-            return op.branch(node, facts.value)
+            return facts.value
         if len(asked) == MOST_QUESTIONS:
             return None
         # For these shapes the same questions follow the same answers: one that was asked is asked again.
@@ -465,7 +454,7 @@ class Driver:
             return None
         answer = question.answer(arrays)
         asked.append((question, answer))
-        return op.branch(node, answer)
+        return answer
 
     def _with_objects(
         self, stage: Stage, outputs: list[Array], values: Sequence[ir.Value], arrays: Sequence[Array]
@@ -637,15 +626,6 @@ def _run(node: ir.Node, inputs: Sequence[Any], run: Callable[[], list[Any]]) -> 
         raise
     except UNFIT as error:
         raise unfit(node, inputs, error) from error
-
-
-def _last_uses(index: Index) -> dict[ir.Value, int]:
-    """The position of the last node that reads each value; for outputs, one beyond all nodes."""
-    last = {value: len(index.nodes) for value in index.outputs}
-    for position in range(len(index.nodes) - 1, -1, -1):
-        for value in index.reads[position]:
-            last.setdefault(value, position)
-    return last
 
 
 def _too_large(

@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -64,8 +65,8 @@ class Planner:
     def _made(self, part: Part, recipes: Recipes, shapes: Shapes) -> tuple[Plan, Results]:
         found = recipes.find(shapes)
         if found is not None:
-            lowered, results, again = found
-            return make_plan(lowered, self.machine, 1, None, again), results
+            recipe, lowered, results = found
+            return make_plan(lowered, self.machine, 1, None, partial(recipe.steps, shapes)), results
         index = part.index
         own = [Facts(np.dtype(slot.dtype), shape) for slot, shape in zip(part.inputs, shapes, strict=True)]
         known = infer_facts(index, 0, dict(zip(index.inputs, own, strict=True)))

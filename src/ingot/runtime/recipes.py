@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from ingot.compiler.recipe import Recipe, Results, Shapes
 from ingot.compiler.steps import Lowered
@@ -44,10 +43,8 @@ class Recipes:
     def __init__(self) -> None:
         self._families: dict[tuple[int, ...], _Family] = {}
 
-    def find(self, shapes: Shapes) -> tuple[Lowered, Results, Callable[[], Lowered]] | None:
-        """The steps for these shapes, what is known of the results, and what makes the same steps again, if a
-        recipe holds for them.
-        """
+    def find(self, shapes: Shapes) -> tuple[Recipe, Lowered, Results] | None:
+        """The recipe that holds for these shapes, if any, its steps, and what is known of the results."""
         family = self._families.get(tuple(map(len, shapes)))
         for number, recipe in enumerate([] if family is None else family.recipes):
             found = recipe.lowered(shapes)
@@ -55,7 +52,7 @@ class Recipes:
                 assert family is not None
                 family.recipes.insert(0, family.recipes.pop(number))
                 family.used += 1
-                return (*found, partial(recipe.steps, shapes))
+                return recipe, *found
         return None
 
     def missed(self, shapes: Shapes, make: Callable[[list[tuple[int, int]]], Recipe | None]) -> None:

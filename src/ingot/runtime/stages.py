@@ -29,9 +29,8 @@ _NDARRAY: type = np.ndarray
 class Stage:
     """One plan and what comes after it."""
 
-    #: the graph as this plan has it, and the last position that reads each value
+    #: the graph as this plan has it
     index: Index
-    last_use: dict[ir.Value, int]
     plan: Plan
     results: list[tuple[tuple[int, ...], np.dtype[Any]]]
     #: values whose arrays the plan computes: the graph's outputs, or what is alive after the stage
@@ -80,7 +79,8 @@ class Passage:
 
     def __init__(self, stage: Stage, values: Sequence[ir.Value]) -> None:
         places = {value: place for place, value in enumerate((*stage.outputs, *values))}
-        self.values = tuple([value for value in places if stage.last_use.get(value, -1) >= stage.stop])
+        last_use = stage.index.last_use
+        self.values = tuple([value for value in places if last_use.get(value, -1) >= stage.stop])
         self.places = [places[value] for value in self.values]
 
 
