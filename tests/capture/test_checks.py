@@ -41,6 +41,29 @@ def test_torch_assert_is_an_assertion() -> None:
         with pytest.raises(ingot.ShapeError, match=r"torch\._assert"):
             program(wrong)
 
+    with pytest.raises(ingot.ExportError, match=r"refuses its example \(x float32 \[3, 1\]\): .*two columns"):
+        ingot.export(f, (torch.ones(3, 1),))
+
+
+def causal_or_masked(q: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mask is left out where it says no more than the flag."""
+    is_causal = bool((mask == torch.triu(torch.full_like(mask, float("-inf")), 1)).all())
+    chosen: torch.Tensor | None = None
+    if not is_causal:
+        chosen = mask
+    return scaled_dot_product_attention(q, q, q, chosen, 0.0, is_causal)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("scripted", [False, True])
+def test_a_mask_where_data_does_not_make_attention_causal(scripted: bool) -> None:
+    def call(batch: int, n: int, causal: bool) -> tuple[torch.Tensor, ...]:
+        mask = torch.triu(torch.full((n, n), float("-inf")), 1) if causal else torch.randn(n, n)
+        return torch.randn(batch, n, 8), mask
+
+    made = torch.jit.script(causal_or_masked) if scripted else causal_or_masked
+    parity(made, call(2, 5, True), call(1, 1, False), call(3, 4, False), call(2, 7, True), call(1, 9, False))
+
 
 def test_a_mask_that_data_makes_none() -> None:
     """Attention without a mask is another call, on the other side of an If."""

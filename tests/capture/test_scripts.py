@@ -15,7 +15,7 @@ from torch.utils import mkldnn
 
 import ingot
 from ingot.errors import ExportError
-from tests.capture.support import parity
+from tests.capture.support import OrtError, ort_runner, parity
 from tests.capture.test_constructs import dims
 
 T = torch.Tensor
@@ -397,6 +397,73 @@ def test_texts_of_numbers_in_a_script() -> None:
     assert dims(parity(torch.jit.script(logged), (X,), (Y,)))["x"] == ["x_batch", "x_dim1"]
     with pytest.raises(ExportError, match=r"x\.size\(0\).*\nThis line writes a size or tensor into a string"):
         ingot.export(torch.jit.script(told_by_a_size), (X,))
+
+
+def told_by_an_error(x: T) -> T:
+    """Sizes of data in what an error says, alone and in a list."""
+    kept = x[x.sum(1) > -100]
+    if x.sum() > 0:
+        kept = kept[kept[:, 0] > 0]
+    if kept.size(0) > 5:
+        raise ValueError("%d rows, %s" % (kept.size(0), kept.shape) + f", {kept.size(0)} in {kept.shape}")  # noqa: UP031
+    return kept * 2
+
+
+def test_errors_of_a_script_say_sizes_of_data() -> None:
+    captured = parity(torch.jit.script(told_by_an_error), (X,), (Y,), (Z,), (X.abs(),))
+    run = ort_runner(captured.model)
+    with pytest.raises(OrtError):
+        run({"x": np.ones((6, 4), np.float32)}, captured.output_names)
+
+
+def perhaps_a_key(x: T) -> tuple[T, T]:
+    """A key that one side sets."""
+    found = {"a": x}
+    if x.sum() > 0:
+        found["b"] = x + 1
+    again = found.copy()
+    if "b" in again:
+        x = again["b"] * 2
+    return x, torch.tensor(len(found))
+
+
+def of_other_axes_unless_none(x: T) -> T:
+    """Inside of the side on which it is None, it is no tensor."""
+    mask: T | None = None
+    if x.sum() > 0:
+        mask = x
+    if mask is not None:
+        mask = mask.unsqueeze(0)
+    if mask is None:
+        return x.unsqueeze(0)
+    return x + mask
+
+
+@pytest.mark.parametrize("function", [perhaps_a_key, of_other_axes_unless_none])
+def test_what_data_sets_in_a_script(function: Any) -> None:
+    parity(torch.jit.script(function), (X,), (Y.abs(),), (Z,), (-Y.abs(),), (torch.zeros(0, 4),))
+
+
+class Translator(nn.Module):
+    """torch's own transformer, whose layers find out whether the mask is causal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(10, 8)
+        self.both = nn.Transformer(8, 2, 1, 1, 16, batch_first=True)
+
+    def forward(self, source: T, words: T, causal: bool = True) -> T:
+        n = words.size(1)
+        mask = torch.full((n, n), float("-inf")).triu(1) if causal else torch.zeros(n, n)
+        return self.both(source, self.words(words), tgt_mask=mask)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_transformer_as_a_script(causal: bool) -> None:
+    def call(batch: int, n: int, m: int) -> tuple[Any, ...]:
+        return torch.randn(batch, n, 8), torch.randint(0, 10, (batch, m)), causal
+
+    parity(torch.jit.script(Translator().eval()), call(2, 5, 4), call(1, 1, 1), call(3, 2, 7))
 
 
 def shifted_by_gcd(x: T) -> T:

@@ -337,6 +337,13 @@ def test_a_tensor_for_a_number_is_refused_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(program(torch.ones(4, 3), 2), np.full((4, 3), 4.0, np.float32))
 
 
+def test_an_example_that_a_script_refuses(tmp_path: Path) -> None:
+    """What its operator says is told, not that an interpreter ran it."""
+    torch.jit.script(nn.Linear(4, 3)).save(str(tmp_path / "linear.pt"))
+    with pytest.raises(ExportError, match=r"RuntimeError: mat1 and mat2 must have the same dtype"):
+        ingot.export(tmp_path / "linear.pt", (torch.ones(2, 4, dtype=torch.float64),))
+
+
 class Leaves(nn.Module):
     """Returns from inside a loop whose rounds data ends, and breaks and goes on under conditions."""
 

@@ -44,6 +44,7 @@ from ingot.errors import DataDependentError, ExportError
 
 OPSETS = range(18, 26)
 READABLE = 200  # characters of a formula
+_RAISED = re.compile(r"^RuntimeError: ")
 
 
 @dataclass
@@ -271,7 +272,7 @@ def refuses(error: Exception, model: Any, specs: Sequence[InputSpec]) -> ExportE
             "any. Put `with torch.enable_grad():` around what they are taken of and this."
         )
     given = ", ".join(f"{s.name} {_in_words(s)}" for s in specs)
-    of_tensors = isinstance(error, (RuntimeError, ValueError, IndexError, TypeError))
+    of_tensors = isinstance(error, (RuntimeError, ValueError, IndexError, TypeError, AssertionError))
     return ExportError(
         f"{raised_at(error, layer_at(error, model))}\n"
         f"The model itself refuses its example ({given}): {type(error).__name__}: {_first_line(error)}. "
@@ -296,8 +297,10 @@ def layer_at(error: BaseException, model: Any) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """What an error says, without what torch adds below it."""
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    """What an error says, without what torch adds below it, or TorchScript's interpreter above it."""
+    lines = str(error).strip().splitlines() or [""]
+    of_script = [x for x in lines if _RAISED.match(x)] if "TorchScript interpreter" in lines[0] else []
+    return _RAISED.sub("", of_script[-1] if of_script else lines[0]).rstrip(".")
 
 
 def _in_words(spec: InputSpec) -> str:

@@ -16,8 +16,10 @@ import onnx_ir as ir
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
 
+from ingot.capture.choice import Maybe
 from ingot.capture.extent import of_formula
 from ingot.capture.handlers import inside_try
+from ingot.capture.objects import is_a
 from ingot.capture.request import recorder, refuse
 from ingot.capture.where import quoted_line, source_line
 from ingot.capture.wording import in_bounds
@@ -78,6 +80,15 @@ def require_once(condition: Any, what: str) -> None:
     if _resolved(g, condition, _implied(g)) != sympy.true:
         require(g, g.sizes.scalar_of(condition), what)
         g.required[condition] = True
+
+
+def as_known(x: Any) -> Any:
+    """What may be None as None or its value, where the branch that is recorded says which of them it is."""
+    g = recorder()
+    if not is_a(x, Maybe) or not isinstance(x.ingot_is_none, torch.SymBool):
+        return x
+    is_none = _resolved(g, g.env.expr(x.ingot_is_none), _implied(g))
+    return None if is_none == sympy.true else x.ingot_value if is_none == sympy.false else x
 
 
 def _implied(g: Recorder) -> set[Any]:

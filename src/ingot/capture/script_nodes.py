@@ -40,6 +40,9 @@ DTYPES = (
 GIVE_LISTS = (
     "prim::If", "prim::Loop", "prim::ListUnpack", "prim::TupleUnpack", "prim::BroadcastMKLDNNTensors",
 )  # fmt: skip
+#: What tells a text, and what makes a longer one of it.
+_TELL = ("prim::RaiseException", "prim::Print", "aten::warn")
+_WRITE = ("aten::format", "aten::percentFormat", "aten::str", "aten::add")
 
 
 def dtype_of_number(number: Any) -> torch.dtype:
@@ -136,7 +139,7 @@ def _pairs(_: Any, *inputs: Any) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     for key, value in zip(inputs[::2], inputs[1::2], strict=True):
         made[key_of(made, key)] = value
-    return made
+    return RUNTIME.new_dict(made)
 
 
 def _unpacked(node: Any, x: Any) -> list[Any]:
@@ -150,19 +153,29 @@ def _unpacked(node: Any, x: Any) -> list[Any]:
     return list(x)
 
 
-def _formatted(_: Any, text: str, *values: Any) -> str:
-    return text.format(*map(text_of, values))
+def _is_told(node: Any) -> bool:
+    """Whether what a node writes is in errors, warnings and what is printed alone."""
+    return all(
+        use.user.kind() in _TELL or (use.user.kind() in _WRITE and _is_told(use.user))
+        for use in node.output().uses()
+    )
 
 
-def _percent(_: Any, text: str, *values: Any) -> str:
+def _formatted(node: Any, text: str, *values: Any) -> str:
+    told = _is_told(node)
+    return text.format(*(text_of(x, told) for x in values))
+
+
+def _percent(node: Any, text: str, *values: Any) -> str:
     """`text % values`; a tuple is that of the values."""
+    told = _is_told(node)
     given = iter(values[0] if len(values) == 1 and isinstance(values[0], tuple) else values)
 
     def shown(spec: re.Match[str]) -> str:
         if spec[0] == "%%":
             return "%"
         x = next(given)  # `%d` of a size would want it as a number
-        return text_of(x) if spec[0] == "%s" or isinstance(x, SYMBOLIC) else spec[0] % x
+        return text_of(x, told) if spec[0] == "%s" or isinstance(x, SYMBOLIC) else spec[0] % x
 
     return re.sub("%.", shown, text)
 
@@ -328,7 +341,7 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "prim::RaiseException": _raise,
     "aten::format": _formatted,
     "aten::percentFormat": _percent,
-    "aten::str": lambda _, x: text_of(x),
+    "aten::str": lambda node, x: text_of(x, _is_told(node)),
     "prim::Print": lambda *_: (),
     "aten::warn": lambda *_: (),
     "aten::__is__": lambda _, a, b: RUNTIME.same(a, b),

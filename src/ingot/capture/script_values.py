@@ -143,16 +143,19 @@ SCALARS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def text_of(x: Any) -> str:
-    """A value in a string, as TorchScript writes it: floats with as many digits as tell them apart."""
+def text_of(x: Any, told: bool = False) -> str:
+    """A value in a string, as TorchScript writes it: floats with as many digits as tell them apart.
+
+    told: an error says it, and no output has it
+    """
     if isinstance(x, float):
         return f"{int(x)}." if abs(x) < 1e10 and x.is_integer() else f"{x:.17g}"
     if isinstance(x, (list, tuple)):
-        inside = ", ".join(map(text_of, x))
+        inside = ", ".join(text_of(part, told) for part in x)
         return f"[{inside}]" if isinstance(x, list) else f"({inside}{',' if len(x) == 1 else ''})"
     if isinstance(x, dict):
-        return f"{{{', '.join(f'{text_of(k)}: {text_of(v)}' for k, v in x.items())}}}"
-    return str(RUNTIME.text(x))
+        return f"{{{', '.join(f'{text_of(k, told)}: {text_of(v, told)}' for k, v in x.items())}}}"
+    return str(RUNTIME.told(x) if told else RUNTIME.text(x))
 
 
 def _slice(x: Any, start: Any = None, end: Any = None, step: int = 1) -> Any:
@@ -200,7 +203,7 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "popitem": lambda x: x.popitem(),
     "copy": lambda x: x.copy(),
     "list": lambda x: RUNTIME.call(list, x),
-    "dict": dict,
+    "dict": lambda x: RUNTIME.new_dict(x.copy() if isinstance(x, dict) else dict(x)),
     "index": lambda x, v: RUNTIME.call(x.index, v),
     "count": lambda x, v: RUNTIME.call(x.count, v),
     "len": lambda x: RUNTIME.call(len, x),
@@ -214,9 +217,9 @@ CONTAINERS: dict[str, Callable[..., Any]] = {
     "_set_item": _set_item,
     "Delete": _delete,
     "__contains__": RUNTIME.contains,
-    "keys": lambda x: list(x.keys()),
-    "values": lambda x: list(x.values()),
-    "items": lambda x: list(x.items()),
+    "keys": lambda x: RUNTIME.call(list, x.keys()),
+    "values": lambda x: RUNTIME.call(list, x.values()),
+    "items": lambda x: RUNTIME.call(list, x.items()),
     "get": lambda x, key, default=None: RUNTIME.call(x.get, key, default),
     "setdefault": lambda x, key, default: x.setdefault(key_of(x, key), default),
     "update": _returning(lambda x, v: x.update(v)),

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import handle_torch_function
 
+from ingot.capture.checks import as_known
+from ingot.capture.choice import Maybe
+from ingot.capture.objects import is_a
 from ingot.capture.standins import calls
 
 if TYPE_CHECKING:
@@ -34,20 +37,25 @@ def opened(function: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
 
 def told(rt: Runtime, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """`function(…)`, of torch or Python; an If over a condition among its arguments where it takes none."""
-    try:
-        if function in _TAKE_CONDITIONS:
-            tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
-            return handle_torch_function(function, tensors, *args, **kwargs)
-        return calls.with_symbols(rt, function, args, kwargs)
-    except TypeError as error:
-        if "SymBool" not in str(error):
-            raise
+    if not (function in _TAKE_CONDITIONS and any(is_a(a, Maybe) for a in (*args, *kwargs.values()))):
+        try:
+            if function in _TAKE_CONDITIONS:
+                tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
+                return handle_torch_function(function, tensors, *args, **kwargs)
+            return calls.with_symbols(rt, function, args, kwargs)
+        except TypeError as error:
+            if "SymBool" not in str(error):
+                raise
     at, condition = next(_conditions(args, kwargs))
 
     def side(holds: bool) -> Any:
+        given: list[Any] = list(map(as_known, args))
+        named = {key: as_known(a) for key, a in kwargs.items()}
         if isinstance(at, int):
-            return rt.call(function, *args[:at], holds, *args[at + 1 :], **kwargs)
-        return rt.call(function, *args, **{**kwargs, at: holds})
+            given[at] = holds
+        else:
+            named[at] = holds
+        return rt.call(function, *given, **named)
 
     return rt.choose(condition, lambda: side(True), lambda: side(False))
 

@@ -27,6 +27,7 @@ from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import recorder
 from ingot.capture.scope import inside
 from ingot.capture.stage import RUNTIME
+from ingot.capture.where import models_own
 
 
 @contextlib.contextmanager
@@ -113,7 +114,7 @@ def asserted(condition: Any, message: Any) -> None:
     if not one or g.env.of_data(e):
         RUNTIME.check(condition, lambda: message)
     elif not condition:
-        raise AssertionError(message)
+        raise models_own(AssertionError(message))
 
 
 def check_all(error_type: Any, condition: Any, message: Any) -> None:

@@ -26,6 +26,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ingot.capture import where
 from ingot.capture.aten.quantised_tensor import Quantised
 from ingot.capture.cells import Sharing
+from ingot.capture.checks import as_known
+from ingot.capture.choice import Maybe
 from ingot.capture.intercept import is_contiguous
 from ingot.capture.lists import Rows, TracedList, cut
 from ingot.capture.request import recorder, recording
@@ -389,7 +391,12 @@ class Graph:
         if not RUNTIME.waits(condition):
             return self.block(blocks[0] if condition else blocks[1], values)
         held = {"held": CellType(_held(values))}
-        then, other = (Sharing(lambda b=b: tuple(self.block(b, dict(values))), held) for b in blocks)
+        perhaps = {key: v for key, v in values.items() if isinstance(v, Maybe)}
+
+        def side(block: Any) -> tuple[Any, ...]:
+            return tuple(self.block(block, {**values, **{key: as_known(v) for key, v in perhaps.items()}}))
+
+        then, other = (Sharing(functools.partial(side, b), held) for b in blocks)
         return list(RUNTIME.branch(condition, then, other, (), ()))
 
     def loop(self, node: Any, inputs: list[Any], values: dict[int, Any]) -> list[Any]:
@@ -482,7 +489,10 @@ def call(schema: str, inputs: list[Any]) -> Any:
             rest = {"alpha": positional[2]} if len(positional) > 2 else {}
             return python(*positional[:2], **rest, **named)
     packed = name in _OF_PACKED or operator.function._overloadname == "data"
-    return (getattr(torch._VF, name) if packed else operator.function)(*positional, **named)
+    function = getattr(torch._VF, name) if packed else operator.function
+    if any(isinstance(x, torch.SymBool) for x in positional):
+        return RUNTIME.call(function, *positional, **named)
+    return function(*positional, **named)
 
 
 def _of_python(name: str, first: Any) -> Any:
