@@ -145,11 +145,11 @@ def demand(g: Recorder, condition: torch.SymBool | bool, why: str) -> None:
 
 def of_empty(count: Any, python: str, model: str) -> None:
     """Note that a list of so many elements gives something of another kind in Python than in the model where
-    it turns out empty, as verification may find at this line. Only where sizes of 0 alone leave it empty: a
-    list that data leaves empty is one that the model meets.
+    it turns out empty, as verification may find at this line for sizes of 0. An export whose verification
+    meets it for other sizes is refused.
     """
     g = recorder()
-    if isinstance(count, torch.SymInt) and g.env.of_inputs(count):
+    if isinstance(count, torch.SymInt):
         g.empty_lists[f"{source_line()}: of an empty list {python}, and the exported model {model}"] = None
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from ingot.capture.forms import SAME, Constant, Form, Forms, Peel, parts_in, ref
 from ingot.capture.graph import Body
 from ingot.capture.lists import TracedList
 from ingot.capture.merge import UNBOUND, describe, tensor_of
+from ingot.capture.nested import as_element, formed, lists_differ
 from ingot.capture.options import Options
 from ingot.capture.path import assuming
 from ingot.capture.request import ACTIVE
@@ -45,16 +47,18 @@ from ingot.capture.runs import (
     leaves_in,
     nothing,
     run_of,
+    same_form,
     tensors_of,
 )
 from ingot.capture.scalars import DTYPE, Symbolic, kind_of, note_kinds, number, require_kind
 from ingot.capture.scope import Scope, inside
 from ingot.capture.sharing import Carried, link_each, lose, reach
 from ingot.capture.structure import inside as inside_of
-from ingot.capture.structure import parts_of, rebuilt, settled_in_tuples
+from ingot.capture.structure import parts_of, rebuilt, settled, settled_in_tuples
 from ingot.capture.tensors import dtype_of
 from ingot.capture.watched import Whole
 from ingot.capture.where import quoted_line
+from ingot.capture.words import is_thing, leaves_of
 from ingot.capture.writes import put_value
 from ingot.errors import DataDependentError
 
@@ -369,10 +373,21 @@ class Loop:
     def _left(self, place: Place) -> Any:
         """What a round leaves in a place; of containers that the round makes, what is in them."""
         now = settled_in_tuples(place.get(), lambda word: Options.of([word], self.held.has) is not None)
-        if isinstance(now, TracedList) and self._is_run(place, now):
-            now = self._as_run(now, place)
+        if isinstance(now, TracedList):
+            taken = self._with_copies(now)
+            if self._is_run(place, taken):
+                now = self._as_run(taken, place)
         place.put(now)
         return now
+
+    def _with_copies(self, items: TracedList) -> TracedList:
+        """The list with copies of those containers that a condition chooses: tensors may hold these."""
+        parts = items.parts()
+        chosen = [v for v in parts if is_thing(v)]
+        if not chosen:
+            return items
+        self.g.copies.note(v for word in chosen for v in leaves_of(word))
+        return items.of_parts([settled(v) if is_thing(v) else v for v in parts])
 
     def _is_run(self, place: Place, now: TracedList) -> bool:
         """Whether a variable holds a list of another length after each round, which is kept in tensors."""
@@ -386,9 +401,14 @@ class Loop:
                 place.start = start.of_parts([start.run()])
             return True
         if not _runs(now.parts()) and len(start) == len(now):
-            return False
+            with self._around():
+                start = self._with_copies(start)
+            if not lists_differ(start.parts(), now.parts()):
+                return False
         if len(start) and not self.peeled:
             raise Peel  # rounds after the first may leave it as they find it
+        with self._around():
+            start = self._with_copies(start)
         if not all(is_element(v) for v in (*start.parts(), *now.parts())):
             return False
         run = now.run(self._is_outside)
@@ -403,11 +423,12 @@ class Loop:
         (start,) = place.start.parts()
         if not items.parts():
             return items.of_parts([nothing(start)])
-        run = items.run(self._is_outside)
-        axes = axes_of([start, run], self._is_outside)
-        if axes != start.axes:
-            with self._around():
-                place.start = place.start.of_parts([start.along(axes)])
+        around = self._around
+        before, run = formed([start, items.run(self._is_outside)], lambda n: nullcontext() if n else around())
+        axes = axes_of([before, run], self._is_outside)
+        if axes != start.axes or not same_form(before.like, start.like):
+            with around():
+                place.start = place.start.of_parts([before.along(axes)])
             place.form = None
         return items.of_parts([run.along(axes)])
 
@@ -415,8 +436,7 @@ class Loop:
         """The same of a variable that has no value before the loop."""
         (form,) = place.form.parts()
         if not items.parts():
-            zeros = [torch.zeros([0, *(d or 0 for d in f.dims[1:])], dtype=f.dtype) for f in form.parts()]
-            return items.of_parts([form.of_parts(zeros)])
+            return items.of_parts([_none_of(form)])
         run = items.run(self._is_outside)
         axes = [new if old is None else old for old, new in zip(form.axes, run.axes, strict=True)]
         if axes != form.axes:
@@ -495,7 +515,7 @@ class Loop:
     def _grows(self, index: int, before: list[Any], now: list[Any]) -> bool:
         """A list is longer or shorter after a round: what a round adds or leaves says what its rows are."""
         appended = len(now) > len(before) and all(a is b for a, b in zip(before, now, strict=False))
-        runs = self._each_run(now[len(before) :] if appended else [*before, *now])
+        runs = formed(self._each_run(now[len(before) :] if appended else [*before, *now]))
         form = self._form_of_run(runs[0].along(axes_of(runs, self._is_outside)))
         self.grown[index] = Growth(form, whole=not appended)
         return False
@@ -534,8 +554,10 @@ class Loop:
         if not added:
             return whole is growth.whole
         runs = self._each_run([*before, *now] if whole and not growth.whole else added)
-        axes = axes_of([growth.given, *runs], self._is_outside)
-        if whole is not growth.whole or axes != growth.form.axes:
+        given, *runs = formed([growth.given, *runs])
+        axes = axes_of([given, *runs], self._is_outside)
+        other = given is not growth.given and not same_form(given.like, growth.form.like)
+        if whole is not growth.whole or axes != growth.form.axes or other:
             growth.form, growth.whole = self._form_of_run(runs[0].along(axes)), whole
             return False
         forms = growth.form.parts()
@@ -591,6 +613,7 @@ class Loop:
             assert growth.given is not None
             now = contents[index]
             added = now if growth.whole else now[len(self.held.before[index]) + 1 :]
+            added = list(map(as_element, added))
             growth.written = any(g.entry(t).group.version for t in growth.given.parts())
             values = [g.val(t) for t in growth.given.parts()]
             self._keep(growth, added, done.scope.body)
@@ -627,6 +650,8 @@ class Loop:
         """The elements' tensors; None: the list is empty."""
         g = self.g
         if run is not None:
+            if not same_form(run.like, growth.form.like):
+                run = formed([run, _none_of(growth.form)])[0]
             return [g.val(t) for t in run.along(growth.form.axes).parts()]
         zeros = [(g.const(0, f.dtype), f.dims[1:]) for f in growth.form.parts()]
         return [g.op("Expand", zero, g.shape([0, *dims])) for zero, dims in zeros]
@@ -820,6 +845,12 @@ def _held_in(x: Any) -> list[tuple[Any, list[Any]]]:
     return [
         (v, parts) for v in inside_of(x) if not isinstance(v, tuple) and (parts := parts_of(v)) is not None
     ]
+
+
+def _none_of(form: Many) -> Many:
+    """No element, of a run whose tensors have these forms."""
+    shapes = [(f.dtype, [0, *(d or 0 for d in f.dims[1:])]) for f in form.parts()]
+    return form.of_parts([torch.zeros(shape, dtype=dtype) for dtype, shape in shapes])
 
 
 def _runs(elements: list[Any]) -> bool:

@@ -19,6 +19,7 @@ from ingot.capture.choice import Choice, Maybe, Undecided, Unordered
 from ingot.capture.dicts import TracedDict, in_order
 from ingot.capture.lists import Rows, TracedList
 from ingot.capture.mixed import either, may_stand_for, note, number_of
+from ingot.capture.nested import formed
 from ingot.capture.objects import held_as, held_in, is_a, is_of_attributes
 from ingot.capture.one_of import OneOf
 from ingot.capture.request import ACTIVE
@@ -353,12 +354,13 @@ class Merger:
                     runs[i] = nothing(known)
         first, second = runs
         assert first is not None and second is not None
-        axes = axes_of([first, second])
-        for n, side in enumerate((self.then, self.other)):
-            with self.g.graph.writing(side.scope.body):
-                runs[n] = (first, second)[n].along(axes)
-        then, other = runs
-        assert then is not None and other is not None
+        bodies = self.then.scope.body, self.other.scope.body
+        pair = formed([first, second], lambda n: self.g.graph.writing(bodies[n]))
+        axes = axes_of(pair)
+        for n, body in enumerate(bodies):
+            with self.g.graph.writing(body):
+                pair[n] = pair[n].along(axes)
+        then, other = pair
         return then.of_parts([self._tensors(x, y) for x, y in zip(then.parts(), other.parts(), strict=True)])
 
     def _perhaps(self, v: Any, holds: bool) -> Perhaps:

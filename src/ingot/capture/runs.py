@@ -336,7 +336,11 @@ def refilled(form: Any, leaves: Iterator[Any]) -> Any:
 def is_element(x: Any) -> bool:
     """Whether a list of any length may hold it: it is made of tensors, numbers and constants beside them."""
     x = x.value if isinstance(x, Perhaps) else x
-    return isinstance(x, Many) or (bool(leaves_in(x)) and _is_made_of_known(x))
+    return isinstance(x, Many) or _is_empty_list(x) or (bool(leaves_in(x)) and _is_made_of_known(x))
+
+
+def _is_empty_list(x: Any) -> bool:
+    return isinstance(x, list) and type(x).__module__.startswith("ingot.") and not parts_of(x)
 
 
 def _is_made_of_known(x: Any) -> bool:
@@ -357,9 +361,11 @@ def run_of(v: Any) -> Many:
     Raises:
         DataDependentError: it is nothing that a list of any length may hold.
     """
+    from ingot.capture.nested import as_element, of_empty_list
+
     if isinstance(v, Many):
         return v
-    inner = v.value if isinstance(v, Perhaps) else v
+    inner = as_element(v.value if isinstance(v, Perhaps) else v)
     if not is_element(inner):
         raise DataDependentError(
             f"{quoted_line()}\nData decides how long this list is, or a place in it, and it holds "
@@ -376,7 +382,8 @@ def run_of(v: Any) -> Many:
     columns: list[Column] = [
         Even(tensor_of(leaf).unsqueeze(0), kind_of(leaf) or torch.Tensor) for leaf in leaves_in(inner)
     ]
-    made = Many(columns, form_of(inner))
+    made = of_empty_list() if _is_empty_list(inner) else Many(columns, form_of(inner))
+    columns = made.columns
     if not isinstance(v, Perhaps):
         return made
     there = tensor_of(v.there).unsqueeze(0)
@@ -388,24 +395,30 @@ def run_of(v: Any) -> Many:
 
 def joined(parts: Sequence[Any], scope: Scope = everywhere) -> Many:
     """All elements as one run; in tensors that are written and read in their place."""
+    from ingot.capture.nested import as_element
+
+    parts = list(map(as_element, parts))
     form = functools.reduce(_perhaps_none, map(_form_in, parts))
     parts = [_with_form(v, form) for v in parts]
     runs = unified([run_of(v) for v in parts], scope)
     made = _end_to_end(runs)
     if len(runs) > 1 or isinstance(parts[0], Perhaps) or any(isinstance(c, Ragged) for c in made.columns):
         for n, column in enumerate(made.columns):
-            given = [t for v in parts for t in _tensors_in(v, n)]
+            given = [t for v, r in zip(parts, runs, strict=True) for t in _tensors_in(v, r, n)]
             link_copy(recorder(), column.tensors()[-1], given)
             if len({id(t) for t in given}) < len(given):
                 link_within(recorder(), column.tensors()[-1])
     return made
 
 
-def _tensors_in(v: Any, column: int) -> list[torch.Tensor]:
-    """The tensor that an element, or a run of them, has in a column."""
+def _tensors_in(v: Any, run: Many, column: int) -> list[torch.Tensor]:
+    """The tensor that an element, or a run of them, has in a column of what was made of it."""
     if isinstance(v, Many):
         return [v.columns[column].tensors()[-1]]
-    found = leaves_in(v.value if isinstance(v, Perhaps) else v)[column]
+    leaves = leaves_in(v.value if isinstance(v, Perhaps) else v)
+    if len(leaves) != len(run.columns):  # of lists that became rows
+        return [run.columns[column].tensors()[-1]]
+    found = leaves[column]
     return [found] if isinstance(found, torch.Tensor) else []
 
 
@@ -425,8 +438,10 @@ def unified(runs: Sequence[Many], scope: Scope = everywhere) -> list[Many]:
     Raises:
         DataDependentError: their elements are not alike.
     """
+    from ingot.capture.nested import formed
+
     form = functools.reduce(_perhaps_none, (r.like for r in runs))
-    runs = [_of_form(r, form) for r in runs]
+    runs = formed([_of_form(r, form) for r in runs])
     axes = axes_of(runs, scope)
     return [r.along(axes) for r in runs]
 
@@ -612,9 +627,16 @@ def stacked(run: Many, column: int = 0) -> torch.Tensor:
 
 def table(run: Many) -> torch.Tensor | None:
     """What torch.tensor makes of elements that are tuples or lists of numbers, [elements, numbers, …]; None
-    where they are something else.
+    where they are something else. Lists must be of one length, which the model checks.
     """
     columns = iter(run.columns)
+
+    def rows_of_list(inner: Many) -> torch.Tensor | None:
+        column = next(columns)
+        if inner.like is not LEAF or not isinstance(inner.columns[0], Even):
+            return None
+        rows = (column if isinstance(column, Even) else column.even()).rows
+        return rows.to(torch.get_default_dtype()) if inner.columns[0].kind is float else rows
 
     def rows_of(form: Any) -> torch.Tensor | None:
         if form is LEAF:
@@ -628,7 +650,10 @@ def table(run: Many) -> torch.Tensor | None:
             return rows_of(form.ingot_value)
         if not isinstance(form, (list, tuple)):
             return None
-        found = [rows_of(p) for p in parts_of(form) or ()]
+        held = parts_of(form) or []
+        if len(held) == 1 and isinstance(held[0], Many):
+            return rows_of_list(held[0])
+        found = [rows_of(p) for p in held]
         parts = [p for p in found if p is not None]
         if not parts or len(parts) < len(found) or len({tuple(p.shape[1:]) for p in parts}) > 1:
             return None

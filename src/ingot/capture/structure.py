@@ -157,6 +157,8 @@ def settled_in_tuples(x: Any, lasts: Callable[[Any], bool]) -> Any:
 
 def _copied(x: Any) -> Any:
     """A container of its own with what is in this one."""
+    if is_thing(x):
+        return settled(x)
     if is_a(x, list):
         from ingot.capture.lists import TracedList
 

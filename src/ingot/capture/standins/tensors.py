@@ -56,7 +56,7 @@ def tensor_(
         rows, kind = data.numbers()
         if data.may_be_empty and dtype is None:
             of_empty(
-                rows.shape[0],
+                rows.numel(),
                 "torch.tensor gives float32 of shape [0]",
                 "the dtype and the other sizes that it has else",
             )
