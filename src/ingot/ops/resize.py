@@ -8,6 +8,7 @@ that both the plain definition and the kernels work from.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -152,7 +153,8 @@ class Resizing:
         for axis, size, n, factor, roi in zip(self.axes, before, goal, factors, shown, strict=True):
             if n == size and math.isclose(factor, 1.0) and roi == (0.0, 1.0):
                 continue
-            found[axis] = taps(
+            make = _taps if max(size, n) <= MOST_KEPT else taps
+            found[axis] = make(
                 self.mode,
                 size,
                 n,
@@ -169,6 +171,11 @@ class Resizing:
     def _in_proportion(self, before: Sequence[int]) -> tuple[tuple[int, ...], bool]:
         assert self.sizes is not None
         return _in_proportion(self.sizes, tuple(before), self.policy)
+
+
+#: Tables are kept for axes of this many elements: images of many sizes have few heights and widths.
+MOST_KEPT = 2048
+_taps = functools.lru_cache(128)(taps)
 
 
 @remembered(1024)
