@@ -134,4 +134,5 @@ def as_array(tensor: Any) -> npt.NDArray[Any]:
 
             return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()
-    return np.asarray(tensor)
+    array = np.asarray(tensor)
+    return np.stack([np.real(array), np.imag(array)], -1) if array.dtype.kind == "c" else array

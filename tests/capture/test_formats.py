@@ -83,6 +83,52 @@ def test_a_baked_size_does_not_become_dynamic() -> None:
     assert list(dims(exported).values()) == [[4, 3]]
 
 
+class Sizes(nn.Module):
+    """Numbers that are sizes, factors, and kept as they are."""
+
+    def forward(self, x: T, n: dict[str, int], *, by: int = 2) -> tuple[T, T]:
+        return x[:, : n["rows"]] * by + n["shift"], torch.zeros(n["rows"], by)
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_numbers_that_a_program_takes_any_of(in_a_file: bool, tmp_path: Path) -> None:
+    """Inputs of the model, as they are of the program; the others are fixed in both."""
+    example, given = (torch.randn(2, 8), {"rows": 3, "shift": 3}), {"by": 4}
+    dims = {"x": {0: Dim("batch")}, "n": {"rows": Dim.DYNAMIC, "shift": None}, "by": Dim.DYNAMIC}
+    made: Any = torch.export.export(Sizes(), example, given, dynamic_shapes=dims)
+    if in_a_file:
+        torch.export.save(made, tmp_path / "sizes.pt2")
+        made = tmp_path / "sizes.pt2"
+    program = ingot.export(made)
+    assert program.input_names == ["x", "n_rows", "by"]
+    for batch, rows, by in ((2, 3, 4), (5, 2, 7), (3, 7, 2)):
+        call = torch.randn(batch, 8), {"rows": rows, "shift": 3}
+        for got, want in zip(program(*call, by=by), Sizes()(*call, by=by), strict=True):
+            np.testing.assert_allclose(got, want)
+    with pytest.raises(ingot.InputError, match="argument 'n_shift' is 4; the model was exported with 3"):
+        program(torch.randn(2, 8), {"rows": 3, "shift": 4}, by=4)
+
+
+def test_arguments_that_a_program_was_not_made_for() -> None:
+    """Their sizes are told beside the program's own; arrays of NumPy's are tensors."""
+    made = torch.export.export(nn.Linear(4, 5), (torch.zeros(2, 4),), dynamic_shapes=({0: Dim("batch")},))
+    program = ingot.export(made, (np.zeros((3, 4), np.float32),))
+    assert dims(program) == {"input": ["input_batch", 4]}
+    for wrong in (torch.zeros(2, 3), torch.zeros(2, 2, 4)):
+        with pytest.raises(
+            ExportError, match=r"is of shape .*, and the exported program takes .*_batch', 4\]"
+        ):
+            ingot.export(made, (wrong,))
+    with pytest.raises(ExportError, match=r"refuses its example .*Guard failed: input\.size\(\)\[1\] == 4"):
+        ingot.export(made, (ingot.Input("float32", ["batch", "columns"]),))
+
+
+def test_what_torch_compile_has_wrapped() -> None:
+    """The module inside of it, whose arguments have names."""
+    program = ingot.export(torch.compile(nn.Linear(4, 5)), (torch.zeros(2, 4),))
+    assert dims(program) == {"input": ["input_batch", 4]}
+
+
 def test_graph_module_traced_in_python() -> None:
     """Its sizes are as dynamic as those of the module it came from."""
     module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))

@@ -167,6 +167,29 @@ def test_numbers_that_are_asked_for_become_inputs() -> None:
         np.testing.assert_allclose(program(x, n, scale), want.numpy(), atol=1e-5)
 
 
+def test_a_call_may_leave_numbers_to_their_defaults() -> None:
+    x = torch.randn(3, 9)
+    every = ingot.Input("int64", []), ingot.Input("float32", []), ingot.Input("bool", [])
+    program = ingot.export(Numbers(), (x, *every))
+    for args, kwargs in [((4,), {}), ((4, 2.0), {}), ((4,), {"shift": True}), ((4,), {"scale": 0.0})]:
+        want = Numbers()(x, *args, **kwargs)
+        np.testing.assert_allclose(program(x, *args, **kwargs), want.numpy(), atol=1e-5)
+    with pytest.raises(InputError, match="missing a required argument: 'n'"):
+        program(x)
+
+
+def sized(x: T, n: int) -> tuple[T, T]:
+    """A number that is a whole shape."""
+    return x.new_zeros(n), torch.ones(n, 2)
+
+
+def test_a_number_is_a_size_alone() -> None:
+    program = ingot.export(sized, (torch.randn(2), ingot.Input("int64", [])), verify=False)
+    for n in (0, 1, 7):
+        for got, want in zip(program(torch.randn(3), n), sized(torch.randn(3), n), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
 def test_other_numbers_are_fixed_and_said_to_be() -> None:
     """They are in the assumptions, and a call with others is refused."""
     x = torch.randn(3, 9)
@@ -262,5 +285,21 @@ def test_inputs_that_are_none(dtype: Any, shape: Any, words: str) -> None:
 
 
 def test_inputs_may_be_of_what_files_hold() -> None:
-    """Each dtype that Ingot writes has its name."""
-    assert set(DTYPES) == set(BY_NAME)
+    """Each dtype that Ingot writes has its name, and those of complex numbers, which are pairs in a file."""
+    assert set(DTYPES) == {*BY_NAME, "complex64", "complex128"}
+
+
+def test_complex_inputs_without_values() -> None:
+    """Pairs of real numbers in the file, whoever gives them."""
+
+    def f(z: Complex64[T, "n 3"]) -> tuple[T, T]:
+        return z * z.conj() + 1j, z.abs()
+
+    z = torch.randn(2, 3, dtype=torch.complex64)
+    wanted = torch.view_as_real(f(z)[0]), f(z)[1]
+    for spec in ((), (ingot.Input("complex64", ["n", 3]),)):
+        program = ingot.export(f, spec)
+        assert dims(program) == {"z": ["n", 3, 2]}
+        for given in (z, z.numpy()):
+            for got, want in zip(program(given), wanted, strict=True):
+                np.testing.assert_allclose(got, want, rtol=1e-6)

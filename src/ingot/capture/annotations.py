@@ -25,6 +25,7 @@ from ingot.errors import ExportError
 _DTYPES = {
     "Float": "float32", "Inexact": "float32", "Num": "float32", "Real": "float32", "Shaped": "float32",
     "Int": "int64", "Integer": "int64", "UInt": "uint8", "Bool": "bool", "BFloat16": "bfloat16",
+    "Complex": "complex64", "Complex64": "complex64", "Complex128": "complex128",
     **{f"Float{n}": f"float{n}" for n in (16, 32, 64)},
     **{f"Int{n}": f"int{n}" for n in (8, 16, 32, 64)},
     **{f"UInt{n}": f"uint{n}" for n in (8, 16, 32, 64)},
@@ -87,6 +88,8 @@ def _beginning(spec: Input, default: Any) -> Input:
 
 
 def _spec(annotation: Any, names: Mapping[str, Any], parameter: str) -> Input | None:
+    if isinstance(annotation, typing.ForwardRef):
+        annotation = annotation.__forward_arg__  # text inside of Optional[…]
     if isinstance(annotation, str):
         return _from_text(annotation, names, parameter)
     if typing.get_origin(annotation) is typing.Annotated:

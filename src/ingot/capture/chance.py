@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ingot.capture.where import quoted, quoted_line, user_frame
+from ingot.capture.where import UNKNOWN, quoted, quoted_line, user_frame
 from ingot.errors import ExportError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def watching() -> Generator[Callable[[], str]]:
     before = sys.getprofile()
     sys.setprofile(look)
     try:
-        yield lambda: found[0] if found else "<unknown>"
+        yield lambda: found[0] if found else UNKNOWN
     finally:
         sys.setprofile(before)
 

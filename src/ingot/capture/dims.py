@@ -74,7 +74,7 @@ def input_specs(arguments: Arguments, dynamic_shapes: Any) -> tuple[list[InputSp
 
 def _describe(name: str, tensor: Any) -> InputSpec:
     if isinstance(tensor, Input):
-        dtype = BY_NAME[tensor.dtype]
+        dtype = getattr(torch, tensor.dtype)
         sizes = [d if isinstance(d, int) else DEFAULT_SIZE + i for i, d in enumerate(tensor.shape)]
         if tensor.example is None or not sizes:
             return InputSpec(name, dtype, list(sizes), None, sizes)

@@ -62,6 +62,7 @@ _METADATA = frozenset(
         _Aten.storage_offset.default,
         _Aten.sym_storage_offset.default,
         _Aten.dim.default,
+        _Aten._has_same_storage_numel.default,  # forward-mode gradients ask how a tangent lies
         _Aten.is_contiguous.default,
         _Aten.is_contiguous.memory_format,
         _Aten.is_strides_like_format.default,
@@ -133,6 +134,8 @@ def _dispatch(g: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     mapped = translations.of_operator(func)
     if mapped is not None:
         return _translated(g, mapped, func, args, kwargs)
+    if func is _Aten._efficientzerotensor.default:  # a tangent of zeros, in a form of its own
+        return _dispatch(g, _Aten.zeros.default, args, kwargs)
     plan = g.plan(func)
     if plan.row is None and func.namespace != "aten" and (source := python_source(func)) is not None:
         return _through(g, func, source, args, kwargs)

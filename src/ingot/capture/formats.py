@@ -11,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
+import sys
 import zipfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import BuiltinFunctionType
 from typing import Any
 
+import numpy as np
 import sympy
 import torch
 from torch.fx import GraphModule, Interpreter, Node
@@ -25,7 +28,7 @@ from torch.utils import _pytree as pytree
 from ingot.capture import where
 from ingot.capture.dims import default_name
 from ingot.capture.request import recorder, recording
-from ingot.capture.signature import Dim, Input, rebuild
+from ingot.capture.signature import Count, Dim, Input, rebuild
 from ingot.capture.stage import RUNTIME
 from ingot.capture.subgraphs import INSTEAD
 from ingot.capture.torchscript import as_module
@@ -38,6 +41,7 @@ def opened(model: Any, args: Any, kwargs: Mapping[str, Any] | None) -> tuple[Any
     """A module that a recording can run, and the arguments of one call: the model's own where it has them and
     the caller gave none.
     """
+    model = _uncompiled(model)
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         return as_module(model), args, kwargs
     none_given = isinstance(args, tuple) and not args and not kwargs
@@ -47,6 +51,12 @@ def opened(model: Any, args: Any, kwargs: Mapping[str, Any] | None) -> tuple[Any
         described = _described(model, args, kwargs, none_given)
         return (_running(model), *described)
     return model, args, kwargs
+
+
+def _uncompiled(model: Any) -> Any:
+    """The module that torch.compile has put its own around."""
+    compiler = sys.modules.get("torch._dynamo.eval_frame")  # not imported where nothing was compiled
+    return model._orig_mod if compiler is not None and isinstance(model, compiler.OptimizedModule) else model
 
 
 def read(path: Path) -> Any:
@@ -93,7 +103,9 @@ def _loaded(path: Path, kind: str, load: Callable[[str], Any]) -> Any:
     Raises:
         ExportError: torch refuses it.
     """
+    log = logging.getLogger("torch.export")  # where it writes the traceback of what it raises as well
     try:
+        log.disabled = True
         return load(str(path))
     except Exception as error:  # of any kind: torch's readers have no errors of their own
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
@@ -102,6 +114,8 @@ def _loaded(path: Path, kind: str, load: Callable[[str], Any]) -> Any:
             f"{said.rstrip('.')}. Import the library whose operators it calls before the export; copy or "
             "download the file anew, or write it with this version of PyTorch."
         ) from error
+    finally:
+        log.disabled = False
 
 
 class _AtLine(Interpreter):
@@ -217,8 +231,7 @@ def _program(
     spec = program.call_spec.in_spec
     if none_given and program.example_inputs is None:
         args, kwargs = pytree.tree_unflatten(values, spec)
-    flat = _in_order(module, args, kwargs)
-    return (_running(module), *_with_sizes(args, kwargs, flat, places, program.range_constraints))
+    return (_running(module), *_with_sizes(module, args, kwargs, places, program.range_constraints))
 
 
 def _described(
@@ -232,7 +245,7 @@ def _described(
         return args, kwargs
     if none_given:
         args = tuple(values)
-    return _with_sizes(args, kwargs, _in_order(module, args, kwargs), places, {})
+    return _with_sizes(module, args, kwargs, places, {})
 
 
 def _in_order(module: GraphModule, args: Any, kwargs: Mapping[str, Any] | None) -> list[Any]:
@@ -258,29 +271,56 @@ def _as_made(
     return [value for _, value in items[:count]], dict(items[count:])
 
 
+class _Whole(int):
+    """A number of a call that is told from all others."""
+
+
 def _with_sizes(
+    module: GraphModule,
     args: Any,
     kwargs: Mapping[str, Any] | None,
-    flat: list[Any],
     places: list[Node],
     ranges: Mapping[Any, Any],
 ) -> tuple[Any, Any]:
-    """The arguments with an Input, example included, in the place of each tensor.
-
-    flat: the same arguments in the order of the placeholders
+    """The arguments with an Input, example included, in the place of each tensor, and of each number that the
+    graph takes any of.
     """
-    given = (args if isinstance(args, tuple) else (args,), dict(kwargs or {}))
+    call = args if isinstance(args, tuple) else (args,), dict(kwargs or {})
+    positional, keywords = rebuild(call, lambda leaf: _Whole(leaf) if type(leaf) is int else leaf)
     names: dict[str, str] = {}
-    described = {
-        id(example): Input(
-            str(example.dtype).removeprefix("torch."),
-            [_dim(d, ranges, names, default_name(place.name, axis)) for axis, d in enumerate(value.shape)],
-            None if isinstance(example, torch._subclasses.FakeTensor) else example,
+    described: dict[int, Input] = {}
+    for example, place in zip(_in_order(module, positional, keywords), places, strict=False):
+        value = place.meta.get("val")
+        if isinstance(example, _Whole) and isinstance(value, torch.SymInt):
+            described[id(example)] = Count("int64", [], int(example), int)
+        elif isinstance(example, (torch.Tensor, np.ndarray)) and isinstance(value, torch.Tensor):
+            described[id(example)] = _described_input(example, value, place.name, ranges, names)
+
+    def given(leaf: Any) -> Any:
+        return described.get(id(leaf), int(leaf) if isinstance(leaf, _Whole) else leaf)
+
+    return rebuild((positional, keywords), given)
+
+
+def _described_input(
+    example: Any, value: torch.Tensor, name: str, ranges: Mapping[Any, Any], names: dict[str, str]
+) -> Input:
+    """An example with the dtype and sizes that the graph was made for.
+
+    Raises:
+        ExportError: it has other sizes, where the graph was made for one alone.
+    """
+    dims = [_dim(d, ranges, names, default_name(name, axis)) for axis, d in enumerate(value.shape)]
+    wanted = [d.name if isinstance(d, Dim) else "any" if d is None else d for d in dims]
+    sizes = list(example.shape)
+    other = any(isinstance(d, int) and d != s for d, s in zip(dims, sizes, strict=False))
+    if other or len(sizes) != len(dims):
+        raise ExportError(
+            f"input {name!r} is of shape {sizes}, and the exported program takes {wanted}. Pass tensors of "
+            "such sizes; or make the program anew, with dynamic_shapes for what is to be another size."
         )
-        for example, place in zip(flat, places, strict=False)
-        if isinstance(example, torch.Tensor) and isinstance(value := place.meta.get("val"), torch.Tensor)
-    }
-    return rebuild(given, lambda leaf: described.get(id(leaf), leaf))
+    dtype = str(example.dtype).removeprefix("torch.")
+    return Input(dtype, dims, None if isinstance(example, torch._subclasses.FakeTensor) else example)
 
 
 def _dim(size: Any, ranges: Mapping[Any, Any], names: dict[str, str], name: str) -> int | Dim | None:

@@ -29,7 +29,7 @@ from ingot.capture.objects import is_a
 from ingot.capture.request import recorder, refuse
 from ingot.capture.scalars import Symbolic, counts_as
 from ingot.capture.structure import parts_of
-from ingot.capture.where import quoted_at, quoted_line
+from ingot.capture.where import UNKNOWN, quoted_at, quoted_line
 from ingot.errors import ExportError, UnsupportedOperatorError
 from ingot.ops.registry import find as operator
 
@@ -270,7 +270,7 @@ def other_use(name: str, codes: Iterable[CodeType]) -> str | None:
     """A line of code that uses a dict of this name for more than one key at a time, or the first line of the
     code where it is nowhere named; None where there is no such line.
     """
-    named, where = False, "<unknown>"
+    named, where = False, UNKNOWN
     for code in codes:
         node = _source_of(code)
         if node is None:

@@ -24,7 +24,7 @@ from ingot.capture.scalars import Symbolic
 from ingot.capture.size_symbols import StaleRead
 from ingot.capture.state import Change, Snapshot, StateMatters, StateSpec, in_words
 from ingot.capture.texts import watched_texts
-from ingot.capture.where import raise_if_ours
+from ingot.capture.where import UNKNOWN, raise_if_ours
 from ingot.capture.words import Word
 from ingot.errors import DataDependentError, ExportError
 
@@ -126,7 +126,7 @@ def without_chance(
     Raises:
         ExportError: they do not.
     """
-    line = "<unknown>"
+    line = UNKNOWN
     for _ in range(2):
         _restore_state(call, snapshot)
         with watching() as found:

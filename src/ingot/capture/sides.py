@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ingot.capture.where import UNKNOWN
 from ingot.ops.registry import PART, SOURCE
 
 Array = npt.NDArray[Any]
@@ -103,7 +104,7 @@ def _exposed(graph: ir.Graph) -> list[tuple[Side | _Margin, ir.Value]]:
     for node in list(graph):
         if PART in node.metadata_props:
             continue
-        where = str(node.metadata_props.get(SOURCE, "<unknown>"))
+        where = str(node.metadata_props.get(SOURCE, UNKNOWN))
         if node.op_type == "If":
             found += _of_if(graph, node, where)
         elif node.op_type in ("Loop", "Scan"):

@@ -25,7 +25,7 @@ from ingot.errors import ExportError, InputError
 #: What an input may be of, by the names that torch and NumPy have.
 DTYPES = (
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "bfloat16", "float16",
-    "float32", "float64",
+    "float32", "float64", "complex64", "complex128",
 )  # fmt: skip
 
 
@@ -51,7 +51,8 @@ class Input:
     "w"])`.
 
     An int is a static size, a str names a dynamic one, a `Dim` gives it bounds too, None leaves the name to
-    Ingot. The same name twice means the same size. The dtype may be torch's or NumPy's own too, such as
+    Ingot. The same name twice means the same size. Complex numbers are pairs of real ones along a last axis
+    in the file. The dtype may be torch's or NumPy's own too, such as
     `torch.float32`. `Input("int64", [])` in the place of a Python number (the parameter is annotated int,
     float or bool, or has a default that is one) makes that number an input of the model. `example` is the
     tensor or number that verification begins with, drawn where there is none.
@@ -119,6 +120,7 @@ class Leaf:
 
 _PLAIN = (bool, int, float, str)
 _COUNTS = {int: "int64", float: "float64"}
+_DTYPE_OF: dict[type, str] = {bool: "bool", **_COUNTS}
 #: Python's numbers that stand for tensors without axes, by how the names of the tensors' dtypes begin.
 _NUMBERS_OF = {"float": (int, float), "bfloat": (int, float), "int": (int,), "uint": (int,), "bool": (bool,)}
 
@@ -302,6 +304,7 @@ class Arguments:
             for leaf in _labelled(self.signature, args, kwargs)
         ]
         self._require_fixed(args, kwargs)
+        made += self._left_out(args, kwargs, kinds)
         given = [leaf.value for leaf in made if is_tensor(leaf.value)]
         found = [leaf.name for leaf in made if is_tensor(leaf.value)]
         if len(given) != len(wanted) or sorted(found) != sorted(leaf.name for leaf in wanted):
@@ -313,15 +316,30 @@ class Arguments:
         by_label = dict(zip(found, given, strict=True))
         return {name: by_label[leaf.name] for name, leaf in zip(self.names, wanted, strict=True)}
 
+    def _left_out(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], kinds: Mapping[str, str]
+    ) -> list[Leaf]:
+        """Numbers that are inputs, and that the call leaves to the function's defaults."""
+        if self.signature is None or not kinds:
+            return []
+        given = self.signature.bind_partial(*args, **kwargs).arguments
+        return [
+            Leaf((name,), np.asarray(parameter.default, kinds[name]))
+            for name, parameter in self.signature.parameters.items()
+            if name in kinds and name not in given and isinstance(parameter.default, _PLAIN[:3])
+        ]
+
     def _require_fixed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse another value of an argument that was kept at its value."""
         before = dict(_with_defaults(self.signature, self.args, self.kwargs))
         for name, value in _with_defaults(self.signature, args, kwargs):
             kept = before.get(name, value)
             if isinstance(kept, _PLAIN) and isinstance(value, _PLAIN) and kept != value:
+                dtype = _DTYPE_OF.get(type(value))
+                instead = f', or with ingot.Input("{dtype}", []) in its place' if dtype else ""
                 raise InputError(
                     f"argument {name!r} is {value!r}; the model was exported with {kept!r}, which it keeps. "
-                    'Export again with that value, or with ingot.Input("int64", []) in its place.'
+                    f"Export again with that value{instead}."
                 )
 
 

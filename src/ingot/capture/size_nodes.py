@@ -140,7 +140,11 @@ class SizeWriter:
             return self.graph.const([int(e) for e in key])
         sources = [self.sources.get(e) if e.is_Symbol else None for e in key]
         first = sources[0]
-        if first is not None and all(s == (first[0], first[1] + i) for i, s in enumerate(sources)):
+        if (
+            first is not None
+            and first[1] >= 0
+            and all(s == (first[0], first[1] + i) for i, s in enumerate(sources))
+        ):
             return self.graph.op("Shape", first[0], start=first[1], end=first[1] + len(key))
         parts = [
             [self.graph.const([int(e) for e in run])] if static else [self.lower(e) for e in run]

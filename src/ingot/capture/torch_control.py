@@ -18,6 +18,7 @@ from typing import Any
 
 import sympy  # pyright: ignore[reportMissingTypeStubs]
 import torch
+from torch._functorch import vmap
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree  # pyright: ignore[reportPrivateUsage]
 
@@ -56,6 +57,7 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
     found: Any = (
         *((cond, _cond), (while_loop, _while_loop), (scan, _scan), (torch_map, _map), (checked, _all)),
         (torch._assert, _assert),
+        (getattr(vmap, "_get_chunked_inputs", None), _in_one),
         (torch.nn.functional.gaussian_nll_loss, _gaussian_nll),
         (torch.nn.functional.linear_cross_entropy, _linear_cross_entropy),
         *flex.pairs(),
@@ -94,6 +96,11 @@ def _all(error_type: Any, cond: Any, message: Any = None) -> None:
     from ingot.capture import torch_control
 
     torch_control.check_all(error_type, cond, message)
+
+
+def _in_one(flat_args: Any, flat_in_dims: Any, batch_size: Any, chunk_size: Any) -> Any:  # noqa: ARG001
+    # torch.vmap(…, chunk_size=n): chunks save memory, and give what the whole batch does.
+    return (tuple(flat_args),)
 
 
 def _assert(condition: Any, message: Any) -> None:

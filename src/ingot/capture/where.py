@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 E = TypeVar("E", bound=BaseException)
-UNKNOWN = "<unknown>"  # the line of what no code of the user asks for
+UNKNOWN = "the model itself"  # for the line of what no code of the user asks for
 NO_SOURCE = "(its source is not in a file)"  # the text of a line of a string's
 _CONVERSIONS = {"__bool__", "__int__", "__index__", "__float__", "__trunc__", "__len__"}
 # torch's own code of symbolic numbers.
@@ -197,7 +197,7 @@ def user_frame(frame: FrameType | None = None) -> FrameType | None:
 
 
 def source_line(frame: FrameType | None = None) -> str:
-    """`package/file.py:12` of the user's innermost frame, or `<unknown>`."""
+    """`package/file.py:12` of the user's innermost frame, or UNKNOWN."""
     if _standing:
         return f"{short_path(_standing[-1][0])}:{_standing[-1][1]}"
     at = model_frame(frame or sys._getframe(1))

@@ -104,6 +104,21 @@ def beside_a_branch(x: T) -> T:
 
 
 @case(*SIGNS)
+def forwards(x: T) -> tuple[T, T, T]:
+    """What a change of the input changes: also beside tensors that it does not."""
+    _, joined = torch.func.jvp(lambda v: v.sin() * v + x.cumsum(0) * v.mean(0), (x,), (x.cos(),))
+    _, masked = torch.func.jvp(lambda v: torch.where(v > 0, v, -2 * v).logsumexp(-1), (x,), (x.cos(),))
+    return joined, masked, torch.func.hessian(lambda v: (v.sin() * v).sum())(x[0])
+
+
+@case(*SIGNS)
+def beside_tensors_with_tangents(x: T) -> T:
+    with torch.autograd.forward_ad.dual_level():
+        y = torch.autograd.forward_ad.make_dual(x, x.exp()).sin() * x.T.sum()
+        return torch.autograd.forward_ad.unpack_dual(y).tangent
+
+
+@case(*SIGNS)
 def of_a_place_of_what_is_written_later(x: T) -> T:
     with torch.enable_grad():
         x = leaf(x)
