@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -373,12 +373,34 @@ class Loop:
     def _left(self, place: Place) -> Any:
         """What a round leaves in a place; of containers that the round makes, what is in them."""
         now = settled_in_tuples(place.get(), lambda word: Options.of([word], self.held.has) is not None)
-        if isinstance(now, TracedList):
-            taken = self._with_copies(now)
-            if self._is_run(place, taken):
-                now = self._as_run(taken, place)
+        if isinstance(now, TracedList) or (now is not place.start and lists_differ(place.start, now)):
+            now = self._lists_in(place, now)
         place.put(now)
         return now
+
+    def _lists_in(self, place: Place, now: Any) -> Any:
+        """A list as a run, where rounds make it longer; so the lists in what a round makes anew."""
+        start, form = place.start, place.form
+        if isinstance(now, TracedList):
+            if is_thing(start) and lists_differ(start, now):
+                with self._around():
+                    (place.start,) = self._with_copies(TracedList([start])).parts()
+            taken = self._with_copies(now)
+            return self._as_run(taken, place) if self._is_run(place, taken) else now
+        pairs = list(zip(parts_in(start), parts_in(now), strict=True))
+        forms = parts_in(form) or [None] * len(pairs)
+        inner = [
+            replace(place, start=a, form=f) if lists_differ(a, b) else None
+            for (a, b), f in zip(pairs, forms, strict=True)
+        ]
+        made = [b if p is None else self._lists_in(p, b) for p, (_, b) in zip(inner, pairs, strict=True)]
+        if any(p is not None and p.start is not a for p, (a, _) in zip(inner, pairs, strict=True)):
+            place.start = rebuilt(
+                start, [a if p is None else p.start for p, (a, _) in zip(inner, pairs, strict=True)]
+            )
+        if any(p is not None and p.form is not f for p, f in zip(inner, forms, strict=True)):
+            place.form = None
+        return rebuilt(now, made)
 
     def _with_copies(self, items: TracedList) -> TracedList:
         """The list with copies of those containers that a condition chooses: tensors may hold these."""

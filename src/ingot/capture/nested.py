@@ -20,6 +20,7 @@ from ingot.capture.runs import LEAF, Column, Even, Many, Perhaps, Ragged, leaves
 from ingot.capture.scalars import kind_of
 from ingot.capture.sharing import link_copy, link_within
 from ingot.capture.structure import parts_of, rebuilt
+from ingot.capture.words import is_thing, leaves_of
 from ingot.errors import DataDependentError
 
 Writing = Callable[[int], AbstractContextManager[Any]]
@@ -55,6 +56,8 @@ def lists_differ(a: Any, b: Any) -> bool:
     if isinstance(a, TracedList) and isinstance(b, TracedList):
         unknown = not (a.known and b.known)
         return unknown or len(a) != len(b) or lists_differ(a.parts(), b.parts())
+    if is_thing(a) and isinstance(b, TracedList):  # one of two lists, and what a round makes of it
+        return all(isinstance(v, TracedList) for v in leaves_of(a)) and not any(v is b for v in leaves_of(a))
     if type(a) is not type(b) or kind_of(a) is not None:
         return False
     pairs = parts_of(a) or [], parts_of(b) or []

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -125,6 +126,7 @@ class Recorder:
         self.modules: list[str] = []
         self.trials: list[Trial] = []  # calls that run to find out what they ask
         self.branches: list[tuple[Any, int]] = []  # that are being recorded: see `recursion`
+        self.recursions: Counter[Any] = Counter()  # by line, those of sizes in a call of a function by itself
         self.turns: set[Any] = set()  # numbers of rounds that Python would know
         self.counted: dict[Any, Any] = {}  # those and what it would count from them, with ranges: see `turns`
         self.merged: dict[Any, tuple[Any, Any, Any]] = {}  # numbers that a condition chooses: it and the two

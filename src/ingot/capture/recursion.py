@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ingot.capture.record import Recorder
 
 DEEP = 16  # calls of a function inside each other, each of them in a branch at one line
+HALVED = 10  # the same on sizes: what each call makes of the last one's size is a longer formula
+MANY = 40  # branches in a function's own calls at one line, on sizes: two calls in each double them
 NESTED = 30  # branches inside each other: protobuf reads 100 messages deep, and each takes three
 
 
@@ -35,7 +37,10 @@ def enter(g: Recorder, condition: Any) -> None:
     around, depth = g.branches, running.count(running[0]) if running else 0
     of_data = condition is None or depends_on_data(g, condition)
     calls = len({n for where, n in around if where == here})
-    if depth > DEEP and calls >= DEEP and len(around) >= NESTED:
+    if depth > 2 and not of_data:
+        g.recursions[here] += 1
+    of_sizes = not of_data and (g.recursions[here] > MANY or (depth > HALVED and calls >= HALVED))
+    if of_sizes or (depth > DEEP and calls >= DEEP and len(around) >= NESTED):
         ACTIVE.marks.recursive.add(here)
         if not of_data:
             ACTIVE.pending = Restart()

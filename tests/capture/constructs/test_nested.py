@@ -1,11 +1,12 @@
 """Lists in the elements of lists, of lengths that data or rounds decide: tokens of a batch or of a beam."""
 
 # The constructs are written as people write them.
-# ruff: noqa: RUF005, B905
+# ruff: noqa: RUF005, B905, SIM113
 # pyright: basic
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,66 @@ def lists_of_tensors(x: T) -> Any:
         count, rows = out[-1]
         out.append((count + 1, rows + [row * 2]))
     return torch.stack(out[-1][1]), torch.tensor([n for n, _ in out])
+
+
+VALUES = [random(5), random(1), -random(3).abs(), random(9)]
+
+
+@case(*VALUES)
+def a_tuple_with_a_list(x: T) -> Any:
+    state = ([], 0.0)
+    for v in x.tolist():
+        if v > 0:
+            state = (state[0] + [v], state[1] + v)
+    return torch.tensor(state[0], dtype=torch.float32), torch.tensor(state[1])
+
+
+@case(*VALUES)
+def a_dict_with_a_list(x: T) -> Any:
+    state = {"ids": [], "n": 0}
+    for v in x.tolist():
+        if v > 0:
+            state = {**state, "ids": state["ids"] + [state["n"]], "n": state["n"] + 2}
+    return torch.tensor(state["ids"], dtype=torch.long), torch.tensor(state["n"])
+
+
+@dataclass
+class Found:
+    ids: list[int]
+    score: float
+    h: T
+
+
+@case(random(5, 3), random(1, 3), -random(3, 3).abs(), random(9, 3))
+def an_object_with_a_list(x: T) -> Any:
+    found = Found([], 0.0, torch.zeros(x.shape[1]))
+    for row in x:
+        if row.sum() > 0:
+            found = Found(found.ids + [int(row.argmax())], found.score + row.max().item(), found.h + row)
+        else:
+            found = replace(found, h=found.h * 0.5)
+    return torch.tensor(found.ids, dtype=torch.long), torch.tensor(found.score), found.h
+
+
+@case(*VALUES)
+def two_lists_deep_in_tuples(x: T) -> Any:
+    state = ([1.0], ([], 0))
+    for v in x.tolist():
+        every, (some, n) = state
+        state = (every + [v], (some + [n] if v > 0 else some, n + 1))
+    return torch.tensor(state[0]), torch.tensor(state[1][0], dtype=torch.long), torch.tensor(state[1][1])
+
+
+@case(*VALUES)
+def longer_or_the_same(x: T) -> T:
+    ids, n = [7] if x.sum() > 0 else [], 0
+    for v in x.tolist():
+        if v > 0:
+            ids = [*ids, n]
+        elif v < -1:
+            ids = []
+        n += 1
+    return torch.tensor(ids, dtype=torch.long)
 
 
 @case.parametrize()

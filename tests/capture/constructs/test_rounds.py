@@ -384,3 +384,28 @@ def test_calls_of_itself_that_sizes_decide_follow_the_example() -> None:
     calls = [(random(4, 3),), (random(3, 3),)]
     captured = check(Case("scaled", lambda: lambda x: _scaled(x.shape[0], x), calls), narrowed=True)
     assert any(a.kind == "narrowed" for a in captured.assumptions)
+
+
+def _merged(x: T) -> T:
+    if x.shape[0] <= 1:
+        return x
+    half = x.shape[0] // 2
+    return torch.cat([_merged(x[:half]), _merged(x[half:])]).sort(0).values
+
+
+def test_calls_of_itself_by_halves_of_a_size_follow_the_example() -> None:
+    """Each makes a longer formula of the size, and there are twice as many: the export would take hours."""
+    captured = check(Case("merged", lambda: _merged, [(random(6, 2),), (random(6, 3),)]), narrowed=True)
+    assert {a.status for a in captured.assumptions if a.kind == "branch"} == {"checked"}
+
+
+def _largest(x: T, depth: int = 0) -> T:
+    if depth == 3 or x.shape[0] < 2:
+        return x.sum(0)
+    half = x.shape[0] // 2
+    return torch.maximum(_largest(x[:half], depth + 1), _largest(x[half:], depth + 1))
+
+
+def test_calls_of_itself_by_halves_that_python_ends() -> None:
+    """Each is one branch."""
+    check(Case("largest", lambda: _largest, [(random(n, 2),) for n in (8, 1, 3, 30)]))
