@@ -51,6 +51,36 @@ def test_decomposed_operators_become_qdq() -> None:
     assert program.verification is not None
 
 
+class Beside(nn.Module):
+    """Two layers with as many channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Linear8(), Linear8()
+
+    def forward(self, x: T) -> T:
+        return self.first(x) + self.second(x)
+
+
+def test_weights_beside_each_other() -> None:
+    """ONNX Runtime's exact way loads no model in which two weights have one zero point."""
+    captured = parity(Beside(), (torch.randn(3, 4),), (torch.randn(1, 4),), (torch.randn(50, 4),))
+    weights = [n for n in captured.model.graph if n.inputs[0] is not None and n.inputs[0].is_initializer()]
+    assert len({n.inputs[2] for n in weights}) == len(weights) == 2
+
+
+@pytest.mark.parametrize(
+    "observer", [aoq.MinMaxObserver, aoq.HistogramObserver, aoq.MovingAveragePerChannelMinMaxObserver]
+)
+def test_a_model_under_calibration_is_refused(observer: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    model.qconfig = aoq.QConfig(activation=observer, weight=aoq.default_weight_observer)
+    with pytest.raises(
+        ExportError, match=rf"A {observer.__name__} notes here .* Export that one: what .*conv"
+    ):
+        ingot.export(aoq.prepare(model.eval()), (torch.randn(2, 4),))
+
+
 def test_scales_in_tensors_and_chosen_at_run_time() -> None:
     """quantize_per_tensor.tensor, and the parameters that choose_qparams takes from the activation."""
 

@@ -12,6 +12,7 @@ for them.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Generator
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -28,7 +29,8 @@ from ingot.capture.lists import Rows, TracedList
 from ingot.capture.request import recorder
 from ingot.capture.scope import inside
 from ingot.capture.stage import RUNTIME
-from ingot.capture.where import models_own
+from ingot.capture.where import models_own, quoted_line
+from ingot.errors import ExportError
 
 
 @contextlib.contextmanager
@@ -61,11 +63,31 @@ def _pairs() -> Generator[tuple[FunctionType, FunctionType]]:
         (torch.nn.functional.gaussian_nll_loss, _gaussian_nll),
         (torch.nn.functional.linear_cross_entropy, _linear_cross_entropy),
         *flex.pairs(),
+        *((getattr(observer, "forward", None), _observe) for observer in _observers()),
         *((getattr(transformer, "_detect_is_causal_mask", None), _said_to_be_causal), (encode, _encode)),
     )
     for function, instead in found:
         if isinstance(function, FunctionType):
             yield function, instead
+
+
+def _observers() -> list[type]:
+    """Modules that note how far values span, so that a quantised model may be made: none where nobody has
+    imported them.
+    """
+    module: Any = sys.modules.get("torch.ao.quantization.observer")
+    if module is None:
+        return []
+    kinds = module.UniformQuantizationObserverBase, module.RecordingObserver
+    found = [x for x in vars(module).values() if isinstance(x, type) and issubclass(x, kinds)]
+    return [kind for kind in found if "forward" in vars(kind)]
+
+
+def _observe(self: Any, x_orig: Any) -> Any:
+    from ingot.capture import torch_control
+
+    torch_control.refuse_observer(self)
+    return x_orig
 
 
 def _cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any = ()) -> Any:
@@ -107,6 +129,16 @@ def _assert(condition: Any, message: Any) -> None:
     from ingot.capture import torch_control
 
     torch_control.asserted(condition, message)
+
+
+def refuse_observer(observer: Any) -> None:
+    """Raises ExportError: the model is one that calibration runs."""
+    raise ExportError(
+        f"{quoted_line()}\nA {type(observer).__name__} notes here how far values span, for a quantised model "
+        "to be made. Export that one: what torch.ao.quantization.convert (convert_fx, convert_pt2e) makes of "
+        "this model. Where it is inside of a FakeQuantize, call "
+        "model.apply(torch.ao.quantization.disable_observer) before the export."
+    )
 
 
 def asserted(condition: Any, message: Any) -> None:

@@ -35,7 +35,24 @@ def _scale(g: Recorder, scale: Any, dtype: torch.dtype) -> ir.Value:
     return g.cast(_without_axes(g, scale), scale.dtype, dtype)
 
 
-def _zero_point(g: Recorder, zero: Any, dtype: torch.dtype) -> ir.Value:
+def _is_weight(x: ir.Value) -> bool:
+    """A constant, or one as integers."""
+    node = x.producer()
+    if node is None or node.op_type not in ("QuantizeLinear", "Clip"):
+        return x.const_value is not None
+    return node.inputs[0] is not None and _is_weight(node.inputs[0])
+
+
+def _zero_point(g: Recorder, zero: Any, dtype: torch.dtype, of: ir.Value) -> ir.Value:
+    made = _shared_zero_point(g, zero, dtype)
+    if made.const_value is None or not _is_weight(of):
+        return made
+    # Each weight has one of its own: ONNX Runtime adds 128 to both (session.x64quantprecision), and loads no
+    # model in which it would do so twice.
+    return g.graph.initializer("zero_point", ir.Tensor(made.const_value.numpy(), dtype=made.dtype))
+
+
+def _shared_zero_point(g: Recorder, zero: Any, dtype: torch.dtype) -> ir.Value:
     _require_whole(g, zero)
     real = g.real(zero) if isinstance(zero, Tensor) else None
     if real is not None:
@@ -77,7 +94,7 @@ def quantized(
         raise _too_early(g, "QuantizeLinear gives", dtype)
     plain = g.cast(g.val(x), x.dtype, torch.float32)  # torch divides halves so
     factor = _scale(g, scale, torch.float32)
-    made = g.op("QuantizeLinear", plain, factor, _zero_point(g, zero, dtype), axis=axis)
+    made = g.op("QuantizeLinear", plain, factor, _zero_point(g, zero, dtype, plain), axis=axis)
     made.type = ir.TensorType(dtype_of(dtype))
     limits = torch.iinfo(dtype)
     if low <= limits.min and high >= limits.max:
@@ -91,7 +108,7 @@ def dequantized(
     """(q - zero) * scale, computed in float32."""
     if _BY_OPSET.get(dtype, 0) > g.opset:
         raise _too_early(g, "DequantizeLinear takes", dtype)
-    point = _zero_point(g, zero, dtype) if zero is not None else None
+    point = _zero_point(g, zero, dtype, q) if zero is not None else None
     made = g.op("DequantizeLinear", q, _scale(g, scale, torch.float32), point, axis=axis)
     return g.cast(made, torch.float32, result)
 
