@@ -9,16 +9,30 @@ session whose kernels are in the cache needs none of it.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+from llvmlite.utils import get_library_name
 
 from ingot.codegen import library
 
 llvm.initialize_native_target()
 llvm.initialize_native_asmparser()  # for inline assembly
 llvm.initialize_native_asmprinter()
+
+#: LLVM's writer of object files, past the lock by which llvmlite lets one thread at a time into LLVM: where
+#: each has modules and a target machine of its own, as many may write as there are cores. None: not found.
+_emit: Any = None
+with contextlib.suppress(OSError, AttributeError):
+    _library = ctypes.CDLL(str(Path(llvm.__file__).with_name(get_library_name())))
+    _emit, _ffi = _library.LLVMPY_TargetMachineEmitToMemory, llvm.ffi
+    _text = ctypes.POINTER(ctypes.c_char_p)
+    _emit.argtypes = [_ffi.LLVMTargetMachineRef, _ffi.LLVMModuleRef, ctypes.c_int, _text]
+    _emit.restype = _ffi.LLVMMemoryBufferRef
 
 #: They keep the code that they linked.
 _engines: list[Any] = []
@@ -32,8 +46,19 @@ def target(triple: str, cpu: str, features: str) -> llvm.TargetMachine:
 
 
 def emit_object(assembly: str, target_machine: llvm.TargetMachine) -> bytes:
-    """The object file of a module in LLVM's assembly language."""
-    return target_machine.emit_object(_parsed(assembly))
+    """The object file of a module in LLVM's assembly language. Threads that call this work side by side."""
+    module = _parsed(assembly)
+    if _emit is None:
+        return target_machine.emit_object(module)
+    with llvm.ffi.OutputString() as error:
+        found = _emit(target_machine, module, 1, error)
+        if not found:
+            raise RuntimeError(str(error))
+    lib = llvm.ffi.lib
+    try:
+        return ctypes.string_at(lib.LLVMPY_GetBufferStart(found), lib.LLVMPY_GetBufferSize(found))
+    finally:
+        lib.LLVMPY_DisposeMemoryBuffer(found)
 
 
 def emit_assembly(assembly: str, target_machine: llvm.TargetMachine) -> str:
@@ -42,7 +67,7 @@ def emit_assembly(assembly: str, target_machine: llvm.TargetMachine) -> str:
 
 
 def _parsed(assembly: str) -> Any:
-    module = llvm.parse_assembly(assembly)
+    module = llvm.parse_assembly(assembly, llvm.create_context())
     module.verify()
     return module
 
