@@ -33,7 +33,7 @@ def halves(x: T) -> T:
 
 
 def as_key(x: T) -> T:
-    table = {}
+    table = {"all": 0}
     table[int(x.sum())] = 1
     return x * len(table)
 
@@ -152,10 +152,7 @@ def on_a_heap(x: T) -> Any:
 
 
 def lists_of_data(x: T) -> T:
-    kept: list[Any] = []
-    for row in sorted(x.tolist(), key=lambda r: r[0]):
-        kept.append(row)
-    return torch.tensor(kept)
+    return torch.tensor(sorted(x.tolist()))
 
 
 def writes_a_slice(x: T) -> T:
@@ -194,7 +191,8 @@ CASES: list[tuple[Callable[[], Any], str, tuple[str, ...]]] = [
      ("'y'", "int64 tensor", "float32 tensor", "if x.sum() > 0:", "tensors of one dtype and rank")),
     (lambda: ingot.export(on_a_heap, (X,)), "heapq.heappush(kept, v)",
      ("keeps a heap in a list that data", "In the place of heapq.heappush, write torch.topk")),
-    (lambda: ingot.export(lists_of_data, (X,)), "torch.tensor(kept)", ("a list of lists that data",)),
+    (lambda: ingot.export(lists_of_data, (X,)), "sorted(x.tolist())",
+     ("sorts by something else than numbers", "In the place of sorted, write torch.argsort")),
     (lambda: ingot.export(writes_a_slice, (X,)), "items[0:2]", ("writes to a slice of a list, where data",)),
     (lambda: ingot.export(suppresses, (X,)), "if x.sum() > 0:", ("`suppress` that may catch it",)),
     (lambda: ingot.export(grows_wider, (X,)), "while n > 0:", ("variable 'x'", "float64", "Start it with")),

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import bisect
-import collections
 import heapq
 import itertools
 import statistics
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -66,14 +64,6 @@ def first_ones(x: T) -> T:
     return torch.tensor(list(itertools.islice(x[0].tolist(), 2)))
 
 
-def counted(x: T) -> T:
-    return x * Counter(x[0].round().long().tolist())[1]
-
-
-def counted_few(x: T) -> T:
-    return x * collections.Counter([x[0].sum().long().item(), x[1].sum().long().item()])[1]
-
-
 def averaged(x: T) -> T:
     return x * statistics.mean([x[0].sum().item(), x[1].sum().item()])
 
@@ -91,8 +81,6 @@ CASES: list[tuple[Callable[[T], Any], str, str]] = [
     (leading, "itertools.takewhile", "`break`"),
     (leading_of_few, "itertools.takewhile", "`break`"),
     (first_ones, "itertools.islice", "rows[a:b]"),
-    (counted, "collections.Counter", "torch.bincount"),
-    (counted_few, "collections.Counter", "torch.bincount"),
     (averaged, "statistics.mean", "median"),
     (by_rows, "sorted", "torch.argsort"),
 ]

@@ -33,6 +33,7 @@ from ingot.capture.lists import Rows, TracedList, Yields
 from ingot.capture.merge import UNBOUND, Merger, Unmergeable
 from ingot.capture.mutable import changes_in_place, refill
 from ingot.capture.objects import LIBRARIES, held_as, is_a, is_user_class, runs_beside, slots
+from ingot.capture.open_dicts import OpenDict
 from ingot.capture.positions import is_kind, position
 from ingot.capture.request import ACTIVE
 from ingot.capture.sets import TracedSet
@@ -303,7 +304,7 @@ _STEPS: tuple[tuple[Any, _Step | None], ...] = (
     (BuiltinMethodType, Containers._builtin),
     (functools.partial, Containers._partial),
     (FunctionType, Containers._function),
-    ((Yields, Rows, TracedSet), Containers._in_variables),
+    ((Yields, Rows, TracedSet, OpenDict), Containers._in_variables),
     (Sharing, Containers._sharing),
     ((Maybe, Choice, Word), Containers._undecided),
 )

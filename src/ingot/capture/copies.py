@@ -43,11 +43,13 @@ class Copies:
         for thing, before, line in self.found.values():
             now = _state(thing)
             if len(now) != len(before) or any(a is not b for a, b in zip(now, before, strict=True)):
+                kind = "list" if is_a(thing, list) else "dict" if is_a(thing, dict) else type(thing).__name__
+                instead = "items[i] = [*items[i], …]" if kind == "list" else "items[i] = {**items[i], …}"
                 raise DataDependentError(
                     f"{line}\nData or a size decides how long a list is here, so that its elements are kept "
-                    f"in tensors, and the model changes a {type(thing).__name__} that it has put into it or "
-                    "taken out of it, which the other would not see. Put another one in its place "
-                    "(`items[i] = {**items[i], …}`), or keep a list for each part."
+                    f"in tensors, and the model changes a {kind} that it has put into it or "
+                    f"taken out of it, which the other would not see. Put another one in its place "
+                    f"(`{instead}`), or keep a list for each part."
                 )
 
 

@@ -21,6 +21,7 @@ from ingot.capture.choice import Choice, Maybe, Unordered
 from ingot.capture.dicts import TracedDict, is_grown
 from ingot.capture.lists import TracedList
 from ingot.capture.objects import is_a, is_of_attributes
+from ingot.capture.open_dicts import OpenDict
 from ingot.capture.request import ACTIVE, cannot_say, cannot_wait, recorder
 from ingot.capture.runs import LEAF, Even, Many, Perhaps
 from ingot.capture.scalars import DTYPE, Symbolic, is_data, kind_of, of_truth
@@ -188,7 +189,7 @@ def contains(rt: Runtime, container: Any, value: Any) -> Any:
         return rt.truth((container == value).any())
     if memos.takes(container, value):
         return memos.look(container, value)[0]
-    if is_a(container, TracedSet):
+    if is_a(container, (TracedSet, OpenDict)):
         return container.has(value)
     if not is_a(container, _CONTAINERS):
         return value in container

@@ -348,8 +348,9 @@ class Expressions(ast.NodeTransformer):
         return call("set_of", self.visited(listed))
 
     def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
-        self.generic_visit(node)
-        return call("new_dict", node)
+        pair = ast.copy_location(ast.Tuple([node.key, node.value], ast.Load()), node)
+        listed = ast.copy_location(ast.ListComp(pair, node.generators), node)
+        return call("dict_of", self.visited(listed))
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         shares = shares_its_variables(node)  # before functions of the runtime's are in it

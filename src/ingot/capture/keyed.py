@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingot.capture.checks import require_uncaught
 from ingot.capture.dicts import TracedDict
+from ingot.capture.open_dicts import want_open
 from ingot.capture.where import quoted_line
 from ingot.errors import DataDependentError
 
@@ -40,6 +41,7 @@ def require_there(rt: Runtime, container: Any, key: Any) -> None:
         keys = range(len(keys))  # two comparisons, not one for each
     there = rt.contains(keys, key)
     if there is False:
+        want_open(container)
         known = list(container)
         has = f"the keys {', '.join(map(repr, known[:4]))}" if known else "no keys yet"
         raise DataDependentError(

@@ -133,6 +133,7 @@ class Recorder:
         self.extents: dict[Any, Any] = {}  # of whole numbers, the least and the most: see `extent`
         self.narrowed: dict[Any, Any] = Table(self.journal)  # the same, by checks that were made before
         self.required: dict[Any, bool] = Table(self.journal)  # conditions that were checked before
+        self.dicts: dict[int, tuple[Any, Any]] = {}  # that rewritten code makes, with the line
         self.empty_lists: dict[str, None] = {}  # lines that give something of another kind for an empty list
         self.grown: dict[Any, Any] = {}  # numbers that loops leave: what they were, how far they went
         self.answers = 0  # that calls which were taken apart are being recorded for

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bisect
 import builtins
-import collections
 import dis
 import heapq
 import itertools
@@ -47,7 +46,6 @@ _INSTEAD: list[tuple[ModuleType, str, str]] = [
     (itertools, "compress filterfalse", "a comprehension with `if`, or a mask, x[keep]"),
     (itertools, "islice", "a slice, `rows[a:b]`"),
     (itertools, "zip_longest", "zip of what torch.nn.functional.pad has made of one length"),
-    (collections, "Counter", "torch.bincount, or torch.unique with return_counts=True"),
     (
         statistics,
         "fmean mean median mode pstdev pvariance stdev variance",

@@ -92,6 +92,8 @@ class Marks:
 
     may_grow: bool = False  # whether data may decide what dicts, deques and sets of the model's own have
 
+    open_at: set[Place] = field(default_factory=set["Place"])  # lines that make dicts at keys of data
+
     must_run: bool = (
         False  # whether loops run that give a variable its first value: what is returned is not None
     )

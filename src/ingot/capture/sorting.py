@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ingot.capture import checks
+from ingot.capture.choice import present
 from ingot.capture.lists import TracedList
 from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.runs import LEAF, Many, stacked
 from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_data, kind_of
 from ingot.capture.sets import sorted_set
 from ingot.capture.standins.sequences import list_, rows_of
 from ingot.capture.standins.table import STANDINS
 from ingot.capture.standins.values import tensor_of
+from ingot.capture.structure import parts_of
 
 if TYPE_CHECKING:
     from ingot.capture.stage import Runtime
@@ -29,7 +32,7 @@ def sorted_(rt: Runtime, items: Any, *, key: Any = None, reverse: Any = False) -
     items = sorted_set(items)
     if rows_of(items) is not None:
         listed = list_(rt, items)
-        return TracedList([listed.run().take(_order(_columns(keys_of(rt, listed, key)), reverse))])
+        return TracedList([listed.run().take(order_of(keys_of(rt, listed, key), reverse))])
     values = list(items)
     keys = values if key is None else [rt.call(key, v) for v in values]
     if not any(map(_waits, keys)):
@@ -61,7 +64,12 @@ STANDINS[id(heapq.nsmallest)] = smallest
 
 def keys_of(rt: Runtime, items: TracedList, key: Any) -> TracedList:
     """The keys of as many elements as the run says."""
-    return items if key is None else rt.list_of(items, lambda v: rt.call(key, v), [])
+    return items if key is None else rt.list_of(items, lambda v: present(rt.call(key, v)), [])
+
+
+def order_of(keys: TracedList, reverse: Any) -> torch.Tensor:
+    """The places of elements in the order of their keys."""
+    return _order(_columns(keys), reverse)
 
 
 def _waits(key: Any) -> bool:
@@ -74,10 +82,12 @@ def _waits(key: Any) -> bool:
 def _columns(keys: TracedList | list[Any]) -> list[torch.Tensor]:
     """Numbers to sort by, the first ones first; each column of shape [elements]."""
     if isinstance(keys, TracedList) and not keys.known:
-        rows, _ = keys.rows()
-        if rows.dim() > 1:
+        run = keys.run()
+        if not _is_of_numbers(run.like):
+            cannot_wait("sorts by something else than numbers, or tuples of as many, as long as data says")
+        if any(c.rank for c in run.columns):
             cannot_wait("sorts by tensors of several elements")
-        return [rows]
+        return [stacked(run, n) for n in range(len(run.columns))]
     parts = list(keys)
     if all(isinstance(k, tuple) and len(k) == len(parts[0]) for k in parts):
         return [column for part in zip(*parts, strict=True) for column in _columns(list(part))]
@@ -87,6 +97,15 @@ def _columns(keys: TracedList | list[Any]) -> list[torch.Tensor]:
     if any(counts_as(k) is None or (isinstance(k, torch.Tensor) and k.numel() != 1) for k in parts):
         cannot_wait("sorts by keys that are no numbers, where data decides some of them")
     return [tensor_of([k.reshape(()) if isinstance(k, torch.Tensor) else k for k in parts], wide(parts))]
+
+
+def _is_of_numbers(form: Any) -> bool:
+    """Whether keys are numbers, or tuples or lists of as many."""
+    if form is LEAF:
+        return True
+    return type(form) in (tuple, list, TracedList) and all(
+        not isinstance(v, Many) and _is_of_numbers(v) for v in parts_of(form) or ()
+    )
 
 
 def wide(values: Sequence[Any]) -> torch.dtype | None:

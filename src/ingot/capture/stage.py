@@ -52,6 +52,7 @@ from ingot.capture.dicts import TracedDict
 from ingot.capture.intercept import perhaps_none, two_calls
 from ingot.capture.lists import Given, Late, Rows, TracedList, Yields, require_may_grow
 from ingot.capture.objects import is_a, is_user_class
+from ingot.capture.open_dicts import OpenDict, is_grown, is_open_here, noted, open_dict_of, want_open
 from ingot.capture.path import require_example
 from ingot.capture.record import Recorder
 from ingot.capture.request import (
@@ -102,7 +103,7 @@ class Runtime:
 
     def waits(self, value: Any) -> bool:
         """Whether a condition is known only to the run."""
-        if is_a(value, (TracedList, TracedDict, TracedSet, Rows)):
+        if is_a(value, (TracedList, TracedDict, TracedSet, OpenDict, Rows)):
             return is_a(value, Rows) or not value.known
         if is_a(value, (Maybe, Word)):
             return True
@@ -115,7 +116,7 @@ class Runtime:
 
     def truth(self, value: Any) -> Any:
         """A value as a condition: a bool, or a SymBool that only the run knows."""
-        if is_a(value, (TracedList, TracedDict, TracedSet)) and not value.known:
+        if is_a(value, (TracedList, TracedDict, TracedSet, OpenDict)) and not value.known:
             return value.count() > 0
         if is_a(value, Rows):
             return value.length > 0
@@ -412,6 +413,8 @@ class Runtime:
             if is_a(owner, list) and function.__name__ == "sort":
                 return sorting.sort(self, owner, **kwargs)
             require_may_grow(owner, *args)
+        if getattr(function, "__name__", "") == "update" and any(map(is_grown, args)):
+            want_open(getattr(function, "__self__", None))
         if is_a(function, Maybe):
             function = present(function)
         if (sizes := _counted(function)) is not None:
@@ -581,7 +584,17 @@ class Runtime:
 
     def new_dict(self, value: Any) -> Any:
         """A dict whose keys data may decide, where there are such dicts."""
-        return TracedDict(value) if ACTIVE.marks.may_grow and type(value) is dict else value
+        if type(value) is not dict:
+            return value
+        if is_open_here():
+            return open_dict_of(list(value.items()))
+        return noted(TracedDict(value) if ACTIVE.marks.may_grow else value)
+
+    def dict_of(self, pairs: list[tuple[Any, Any]]) -> Any:
+        """`{key: value for …}`, of a list of its pairs."""
+        if is_grown(pairs) or any(structure.undecided(key) for key, _ in pairs):
+            return open_dict_of(pairs)
+        return self.new_dict(dict(pairs))
 
     def spread(self, stars: Sequence[bool], *parts: Any) -> TracedList:
         """`[*a, b]`."""
@@ -712,7 +725,10 @@ def _keeps(function: Any) -> bool:
         or is_a(function, (Choice, Word))
         or function is dict
         or (isinstance(function, type) and is_user_class(function))
-        or (isinstance(function, (BuiltinMethodType, MethodType)) and is_a(owner, (list, dict, deque)))
+        or (
+            isinstance(function, (BuiltinMethodType, MethodType))
+            and is_a(owner, (list, dict, deque, OpenDict))
+        )
     )
 
 

@@ -88,6 +88,7 @@ _STANDINS = {
     "SymBool": "a truth that data or a size decides",
     **dict.fromkeys(("Rows", "Many", "Perhaps", "TracedList"), "a list that data fills"),
     "TracedDict": "a dict that data fills",
+    "OpenDict": "a dict at keys of data",
 }
 #: Those that may be words of the model's own, and say nothing of a type where they stand as such.
 _WORDS = ("Rows", "Many", "Perhaps")

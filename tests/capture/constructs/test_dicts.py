@@ -166,7 +166,7 @@ def test_dicts(case: Case) -> None:
 
 
 def keyed_by_data(x: T) -> T:
-    counts: dict[int, int] = {}
+    counts: dict[Any, int] = {"all": 0}
     for v in x.long().flatten().tolist():
         counts[v] = counts.get(v, 0) + 1
     return torch.tensor(len(counts))

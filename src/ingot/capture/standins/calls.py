@@ -20,6 +20,7 @@ from ingot.capture import memos, scalars
 from ingot.capture.deques import TracedDeque
 from ingot.capture.lists import TracedList
 from ingot.capture.objects import is_a
+from ingot.capture.open_dicts import OpenDict
 from ingot.capture.request import ACTIVE, cannot_wait, recorder
 from ingot.capture.scalars import Symbolic, depends_on_data, is_data
 from ingot.capture.sets import TracedSet
@@ -40,6 +41,8 @@ def isinstance_(rt: Runtime, x: Any, kinds: Any) -> bool:
         return isinstance(kind(0), kinds) or isinstance(x, kinds)
     if is_a(x, (TracedDeque, TracedSet)):
         return isinstance(deque() if is_a(x, TracedDeque) else set[Any](), kinds)
+    if is_a(x, OpenDict):
+        return isinstance(dict[Any, Any](), kinds)
     return isinstance(x, kinds)
 
 

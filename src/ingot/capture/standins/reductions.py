@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ingot.capture import endless, scalars
+from ingot.capture import endless, scalars, sorting
 from ingot.capture.checks import of_empty
 from ingot.capture.lists import Rows, TracedList
+from ingot.capture.objects import is_a
 from ingot.capture.request import cannot_wait, recorder
+from ingot.capture.runs import LEAF
 from ingot.capture.scalars import depends_on_data, is_data
 from ingot.capture.sets import sorted_set
 from ingot.capture.standins.sequences import list_, rows_of
@@ -41,7 +43,12 @@ def _extreme(name: str, plain: Callable[..., Any], two: Callable[[Any, Any], Any
             args = (values,)
         grown = isinstance(values, TracedList) and not values.known
         if grown and kwargs.keys() == {"key"}:
-            keys = rt.list_of(values, lambda v: rt.call(kwargs["key"], v), []).rows()[0]
+            rows: Any = values
+            by = sorting.keys_of(rt, rows, kwargs["key"])
+            if is_a(by, TracedList) and not by.known and by.run().like is not LEAF:  # several numbers
+                order = sorting.order_of(by, name == "max")
+                return list_(rt, values).element(order.select(0, 0).item())
+            keys = by.rows()[0]
             if keys.dim() > 1:
                 cannot_wait("compares tensors of several elements")
             listed: Any = values

@@ -20,6 +20,7 @@ from ingot.capture.choice import Maybe, present
 from ingot.capture.dicts import is_grown, looped_over
 from ingot.capture.lists import Late, Passing, Rows, TracedList
 from ingot.capture.objects import is_a
+from ingot.capture.open_dicts import OpenDict
 from ingot.capture.positions import another, made_of_what
 from ingot.capture.request import cannot_wait, recorder
 from ingot.capture.runs import Perhaps
@@ -52,7 +53,7 @@ def len_(rt: Runtime, x: Any) -> Any:
         return x.count()
     if is_a(x, Rows):
         return x.length
-    if is_grown(x) or (is_a(x, TracedSet) and not x.known):
+    if is_grown(x) or (is_a(x, (TracedSet, OpenDict)) and not x.known):
         return x.count()
     if is_a(x, torch.Tensor) and x.dim():
         return x.shape[0]
@@ -97,12 +98,16 @@ def rows_of(items: Any) -> Rows | None:
     return None
 
 
+def _looped_over(x: Any) -> Any:
+    return x.keys() if is_a(x, OpenDict) else looped_over(x)
+
+
 def begun(items: Any) -> Any:
     """What a loop goes through: of an object what the model's own `__iter__` gives, of a dict that data gives
     keys a list of them. An iterator's own, Python's loop calls.
     """
     own = None if isinstance(items, Iterator) else own_answer(items, "__iter__")
-    return looped_over(items) if own is None else own
+    return _looped_over(items) if own is None else own
 
 
 def all_begun(function: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -273,7 +278,7 @@ def list_(rt: Runtime, *args: Any) -> Any:
     """list(items)."""
     if not args:
         return TracedList()
-    items = looped_over(args[0])
+    items = _looped_over(args[0])
     if is_a(items, TracedList):
         return TracedList(items.parts())
     rows = rows_of(items)
