@@ -271,6 +271,17 @@ def test_without_torch_the_message_has_the_pip_command() -> None:
     assert "pip install 'ingot[torch]'" in done.stdout
 
 
+def test_an_export_imports_nothing_of_torchs_own() -> None:
+    """torch imports all of its export where it notes which line made a symbol for a size, for half a second."""
+    code = (
+        "import sys, torch, ingot\n"
+        "ingot.export(lambda x: x.flatten(1) * 2, (torch.ones(2, 3, 4),), verify=False)\n"
+        "print('torch.export._trace' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_program_shows_itself_in_a_line() -> None:
     program = ingot.export(nn.Linear(3, 2), (torch.zeros(4, 3),), verify=False)
     shown = repr(program)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -89,11 +90,18 @@ def _note_missing(g: Recorder, func: Any, out: Any) -> None:
             g.note_dims(o, value)
 
 
-def _decomposition(func: Any) -> Callable[..., Any] | None:
-    from torch._decomp import core_aten_decompositions, decomposition_table
+@functools.cache
+def _core() -> Any:
+    """What torch itself takes apart on the way to its own export: it makes the table anew for whoever asks."""
+    from torch._decomp import core_aten_decompositions
 
-    table: Any = core_aten_decompositions()
-    found: Any = table.get(func) or decomposition_table.get(func)
+    return core_aten_decompositions()
+
+
+def _decomposition(func: Any) -> Callable[..., Any] | None:
+    from torch._decomp import decomposition_table
+
+    found: Any = _core().get(func) or decomposition_table.get(func)
     if found is None and func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
         return func.decompose
     return found

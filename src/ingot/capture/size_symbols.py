@@ -19,6 +19,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch._guards import SLoc
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -36,6 +37,8 @@ _UNKNOWN_SIZE_HINTS = (7, 11, 13, 17, 19, 29, 31, 37, 41, 43, 47, 53)
 UNDEFINED = (ZeroDivisionError, ValueError)
 
 OPENED = 60  # parts of a formula over the dimensions of the inputs: beyond, parts keep names of their own
+
+_NOWHERE = SLoc(None, None)
 
 WORKED_OUT = 1 << 16  # numbers of formulas that are kept: branches ask for the same ones again and again
 
@@ -89,8 +92,7 @@ class SizeSymbols(ShapeEnv):
         self.fitting: dict[Any, dict[sympy.Symbol, Any]] = {}  # hints found for a path and those before
         self.unlike: set[Any] = set()  # of these, what sizes that are equal in the example did not do for
         self.multiples: set[Any] = set()  # of these, what only multiples of the example's sizes are tried for
-        here = self._get_sloc()
-        self._declared_here = ValueRangesSLoc(here, here)
+        self._declared_here = ValueRangesSLoc(_NOWHERE, _NOWHERE)
         self._replace: dict[Any, Any] = {}
         self._unknown_hints = itertools.cycle(_UNKNOWN_SIZE_HINTS)
         self._opened: dict[sympy.Symbol, tuple[Any, int]] = {}  # definitions over the inputs' dimensions
@@ -161,6 +163,15 @@ class SizeSymbols(ShapeEnv):
         self._replace[e] = symbol
         self.memory.canonical.clear()
         return made
+
+    def _get_stack_summary(
+        self, is_debug: bool = False, framework_loc: str | None = None
+    ) -> tuple[SLoc, str]:
+        """Where torch's logs say that a symbol was made: nobody reads it, and to leave its own files out of it
+        torch imports all of `torch.export`.
+        """
+        del is_debug, framework_loc
+        return _NOWHERE, ""
 
     def _declare(self, symbol: Any, low: int, high: int | None) -> None:
         """The range of a symbol."""
