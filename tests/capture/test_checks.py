@@ -94,3 +94,27 @@ def test_an_error_may_say_numbers_of_data() -> None:
     assert said == ["not ValueError(… rows of 2, up to … or …): `if kept.shape[0] % 2:`"]
     with pytest.raises(OrtError):
         ort_runner(captured.model)({"x": odd.numpy()}, captured.output_names)
+
+
+def require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def test_a_text_beside_a_side_that_fails() -> None:
+    """The call is tried for either answer to `n > 7`, of which one fails. That was known when the model was
+    recorded with other numbers in its texts: values had other names, and the text was taken to decide.
+    """
+
+    def shown(x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        require(x.dim() >= 1, f"no axes: {x.shape}")
+        n = x.shape[0]
+        kept = 3 if n > 7 else n
+        y = scales.expand(n)[:kept] + x[:, 0].reshape(kept)
+        return y * 2 if x.shape[1] == 5 else y
+
+    def call(n: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(n, columns), torch.randn(n)
+
+    captured = parity(shown, call(2, 3), call(4, 5), call(7, 1), call(1, 5))
+    assert [a.status for a in captured.assumptions if "strings" in a.what] == ["proved"]

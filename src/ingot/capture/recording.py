@@ -151,6 +151,7 @@ def _record(
             for label, begin in call.begins.items():
                 snapshot.begin(label, begin.place, begin.value)
             before = drawn()
+            call.marks.begin_run()
             with watched_texts() as texts:
                 run = run_model(call, hints, snapshot)
             arrays.require_unchanged(run.recorder.shown)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dis
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -46,6 +46,14 @@ Place = tuple[str, int]  # a line of a file
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
+Apart = dict[Key, set[Place]]
+KeptWhole = set[tuple[Key, Place]]
+
+
+def _copied(apart: Apart, kept_whole: KeptWhole) -> tuple[Apart, KeptWhole]:
+    return {key: set(places) for key, places in apart.items()}, set(kept_whole)
+
+
 @dataclass
 class Marks:
     """Functions to rewrite, over all recordings of one export."""
@@ -67,12 +75,15 @@ class Marks:
         False  # whether all of it is rewritten: what data decides is kept where any may find it
     )
 
-    apart: dict[Key, set[Place]] = field(
+    apart: Apart = field(
         default_factory=dict[Key, set[Place]]
     )  # functions that are recorded for either answer to what is asked at some lines
-    kept_whole: set[tuple[Key, Place]] = field(
+    kept_whole: KeptWhole = field(
         default_factory=set[tuple[Key, Place]]
     )  # those of them where a side was found that fails
+    began: tuple[Apart, KeptWhole] = field(
+        default_factory=lambda: (dict[Key, set[Place]](), set[tuple[Key, Place]]())
+    )  # both, when a run began that others are compared with
     recursive: set[Place] = field(
         default_factory=set[Place]
     )  # branches that decide whether a function calls itself again, without an end
@@ -183,6 +194,26 @@ class Marks:
         """A function is not to be taken apart for what is asked at a line: a side of it fails."""
         self.apart[key].discard(place)
         self.kept_whole.add((key, place))
+
+    def begin_run(self) -> None:
+        """For a run that others are to be compared with."""
+        self.began = _copied(self.apart, self.kept_whole)
+
+    @contextlib.contextmanager
+    def as_it_began(self) -> Generator[None]:
+        """What runs meanwhile takes functions apart as that run began to: what it found out on its way, in
+        which of them a side fails, would make another one of this.
+        """
+        apart, kept_whole = self.apart, self.kept_whole
+        self.apart, self.kept_whole = _copied(*self.began)
+        try:
+            yield
+        finally:
+            for key, places in apart.items():
+                self.apart.setdefault(key, set()).update(places)
+            self.kept_whole |= kept_whole
+            for key, place in self.kept_whole:
+                self.apart.get(key, set[Place]()).discard(place)
 
     def start_apart(self, place: Place, functions: Sequence[Key]) -> None:
         """Start again with it, if there is one."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -49,7 +49,7 @@ def leftovers(
     where = {c.label: snapshot.line_of(c.label) for c in changes}
     read: str | None = None
     try:
-        second = run_model(call, hints, snapshot, lambda g: _leave_stale(g, run.recorder, changes))
+        second = _again(call, hints, snapshot, lambda g: _leave_stale(g, run.recorder, changes))
         if written(second.recorder) != first or gives_passed(second.output):
             read = changes[0].label
     except StaleRead as stale:
@@ -130,7 +130,7 @@ def without_chance(
     for _ in range(2):
         _restore_state(call, snapshot)
         with watching() as found:
-            again = run_model(call, hints, snapshot)
+            again = _again(call, hints, snapshot)
         line = found()
         if written(again.recorder) != wanted:
             raise ExportError(
@@ -153,7 +153,7 @@ def require_steady(
     """
     _restore_state(call, snapshot)
     with watching_clocks() as lines:
-        again = written(run_model(call, hints, snapshot).recorder)
+        again = written(_again(call, hints, snapshot).recorder)
     if again != wanted:
         raise ExportError(
             f"{lines[0] if len(lines) == 1 else snapshot.first_line}\n"
@@ -177,7 +177,7 @@ def without_texts(
     _restore_state(call, snapshot)
     try:
         with watched_texts(varied=True):
-            same = written(run_model(call, hints, snapshot).recorder) == wanted
+            same = written(_again(call, hints, snapshot).recorder) == wanted
     except Exception as error:  # whatever the model's own Python makes of another string
         raise_if_ours(error)
         same = False
@@ -206,7 +206,7 @@ def without_layouts(
             g.other_layouts = turned
 
         try:
-            return written(run_model(call, hints, snapshot, turn).recorder) == wanted
+            return written(_again(call, hints, snapshot, turn).recorder) == wanted
         except Exception as error:  # the model wants tensors to lie so
             raise_if_ours(error)
             return True
@@ -221,6 +221,17 @@ def without_layouts(
             ".reshape() do."
         )
     return Assumption("constant", lines[0], "how tensors lie in memory does not change the model", "proved")
+
+
+def _again(
+    call: Call,
+    hints: dict[str, int],
+    snapshot: Snapshot,
+    prepare: Callable[[Recorder], None] | None = None,
+) -> Run:
+    """Another run, to be compared with the one before."""
+    with call.marks.as_it_began():
+        return run_model(call, hints, snapshot, prepare)
 
 
 def _restore_state(call: Call, snapshot: Snapshot) -> None:
