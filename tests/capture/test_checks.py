@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import _assert
 from torch.nn.functional import scaled_dot_product_attention
 
 import ingot
+from ingot.capture import recording
 from tests.capture.support import OrtError, ort_runner, parity
 
 
@@ -94,6 +99,72 @@ def test_an_error_may_say_numbers_of_data() -> None:
     assert said == ["not ValueError(… rows of 2, up to … or …): `if kept.shape[0] % 2:`"]
     with pytest.raises(OrtError):
         ort_runner(captured.model)({"x": odd.numpy()}, captured.output_names)
+
+
+Windows = Callable[[torch.Tensor], torch.Tensor]
+
+
+def even(x: torch.Tensor) -> torch.Tensor:
+    _assert(x.shape[1] % 2 == 0, f"{x.shape[1]} columns must be divisible by {2}, of {x.shape}")
+    torch._assert(
+        x.shape[0] > 0,
+        f"{x.shape[0]:3d} rows of a tensor are too few for {x!r}",
+    )
+    return x.unflatten(1, (-1, 2)).sum(2)
+
+
+class Even(torch.nn.Module):
+    """Its code is rewritten, as it asks what a size is."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * 2 if x.shape[0] > 4 else x
+        _assert(x.shape[1] % 2 == 0, f"{x.shape[1]} columns are odd")
+        return x.unflatten(1, (-1, 2)).sum(2)
+
+
+@pytest.mark.parametrize("windows", [even, Even()], ids=["as it is", "rewritten"])
+def test_the_message_of_an_assertion_is_no_question(
+    windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reads it while it holds: the model is not recorded with other numbers to see who does."""
+    monkeypatch.setattr(recording, "without_texts", lambda *_: pytest.fail("was recorded once more"))
+    x = torch.randn(3, 4)
+    parity(windows, (x,), (torch.randn(1, 2),), (torch.randn(7, 6),))
+    with pytest.raises(ingot.ExportError, match="5 columns"):
+        ingot.export(windows, (torch.randn(3, 5),))
+
+
+def kept_text(x: torch.Tensor) -> torch.Tensor:
+    text = f"{x.shape[0]} rows"
+    _assert(x.shape[0] > 0, text)
+    return x * len(text)
+
+
+def written_inside(x: torch.Tensor) -> torch.Tensor:
+    _assert(x.shape[0] > 0, f"{(text := str(x.shape[0]))} rows")
+    return x * len(text)
+
+
+def own(x: torch.Tensor) -> torch.Tensor:
+    def _assert(_: Any, said: str) -> int:
+        return len(said)
+
+    return x * _assert(x.shape[0] > 0, f"{x.shape[0]} rows")
+
+
+def caught(x: torch.Tensor) -> torch.Tensor:
+    try:
+        _assert(x.shape[1] == 3, f"{x.shape[0]} rows")
+    except AssertionError as error:
+        return x * len(str(error))
+    return x
+
+
+@pytest.mark.parametrize("reads", [kept_text, written_inside, own, caught])
+def test_a_message_that_somebody_reads_decides(reads: Windows) -> None:
+    """Where it has another way out, or an `except` may catch it, another recording shows that it matters."""
+    with pytest.raises(ingot.DataDependentError, match="into a string, and the model depends on the string"):
+        ingot.export(reads, (torch.randn(3, 4),))
 
 
 def require(holds: bool, message: str) -> None:

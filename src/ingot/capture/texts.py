@@ -1,7 +1,8 @@
 """Sizes and tensors that the model's Python writes into strings, and whether the strings matter.
 
 Most of them are logged. A recording shows the example's numbers in them, notes the line, and is made once
-more with other numbers: where the model is another one then, the string decided something.
+more with other numbers: where the model is another one then, the string decided something. What is written
+into the message of a `torch._assert` nobody reads, unless it fails: that needs no other recording.
 """
 
 # torch's symbolic numbers and frames are untyped.
@@ -10,17 +11,22 @@ more with other numbers: where the model is another one then, the string decided
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
+import itertools
 import re
 import sys
-from collections.abc import Callable, Generator
-from types import FrameType
+from collections.abc import Callable, Generator, Sequence
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from ingot.capture.handlers import inside_try
 from ingot.capture.request import request
+from ingot.capture.sources import is_source_of, parsed, text_of
 from ingot.capture.where import (
     is_ingot_code,
     is_library_code,
@@ -68,7 +74,7 @@ class Texts:
 
     def __init__(self, varied: bool) -> None:
         self.varied = varied  # show other numbers than the example's
-        self.lines: list[str] = []
+        self.lines: list[str] = []  # but for those of which it is certain that nobody reads them
 
     def of(self, x: Any) -> Any:
         """The number or text that is shown for a value."""
@@ -83,14 +89,15 @@ class Texts:
         return int(value) * (1001 if self.varied else 1) + (7 if self.varied else 0)
 
 
-def _asking(x: Any) -> str | None:
-    """The user's line, if it is the user's own code or script that asks. Code of the model's own that writes
-    a number of data is rewritten: there it is seen what becomes of the string.
+def _asking(x: Any) -> tuple[str, bool] | None:
+    """The user's line, if it is the user's own code or script that asks, and whether what it writes may be
+    read. Code of the model's own that writes a number of data is rewritten: there it is seen what becomes of
+    the string.
     """
     at: FrameType | None = sys._getframe(2)
     while at is not None and is_ingot_code(at.f_code):
         if runs_scripts(at.f_code):
-            return quoted_line()
+            return quoted_line(), True
         at = at.f_back
     if at is None or not is_user_code(at.f_code):
         return None
@@ -98,7 +105,53 @@ def _asking(x: Any) -> str | None:
         env: Any = x.node.shape_env
         if env.of_data(env.expr(x)):
             request(at)
-    return quoted(at)
+    return quoted(at), not _is_message(at)
+
+
+def _is_message(frame: FrameType) -> bool:
+    """Whether a frame writes the message of a `torch._assert` that nobody catches."""
+    code = frame.f_code
+    named = _message_of(code, frame.f_lasti)
+    if not named or named[0] in (*code.co_varnames, *code.co_cellvars, *code.co_freevars):
+        return False
+    found = frame.f_globals.get(named[0])
+    for name in named[1:]:
+        found = vars(found).get(name) if isinstance(found, ModuleType) else None
+    return found is torch._assert and not inside_try(error=AssertionError)
+
+
+@functools.lru_cache(maxsize=4096)
+def _message_of(code: CodeType, at: int) -> Sequence[str]:
+    """The names, `torch` and `_assert`, of the function whose message an instruction writes; else none."""
+    line, last, column, end = next(itertools.islice(code.co_positions(), at // 2, None))
+    if line is None or last is None or column is None or end is None or not is_source_of(code):
+        return ()
+    for names, message in _messages(text_of(code.co_filename)):
+        begins, ends = (message.lineno, message.col_offset), (message.end_lineno, message.end_col_offset)
+        if begins <= (line, column) and (last, end) <= ends:
+            return names
+    return ()
+
+
+_ELSEWHERE = (ast.Call, ast.NamedExpr, ast.Lambda, ast.Await, ast.Yield, ast.YieldFrom, ast.comprehension)
+
+
+@functools.lru_cache(maxsize=64)
+def _messages(source: str) -> Sequence[tuple[Sequence[str], ast.JoinedStr]]:
+    """The f-strings that functions called `_assert` are given in a file, with the names of these. Of what is
+    written there, nothing goes anywhere else.
+    """
+    found: list[tuple[Sequence[str], ast.JoinedStr]] = []
+    for call in ast.walk(parsed(source)):
+        match call:
+            case ast.Call(args=[_, ast.JoinedStr() as message], keywords=[]):
+                names = tuple(ast.unparse(call.func).split("."))
+                inside = ast.walk(message)
+                if names[-1] == "_assert" and not any(isinstance(part, _ELSEWHERE) for part in inside):
+                    found.append((names, message))
+            case _:
+                pass
+    return found
 
 
 @contextlib.contextmanager
@@ -111,10 +164,12 @@ def watched_texts(varied: bool = False) -> Generator[Texts]:
         plain = getattr(kind, method)
 
         def show(self: Any, *spec: str) -> str:
-            line = _asking(self)
-            if line is None:
+            asking = _asking(self)
+            if asking is None:
                 return plain(self, *spec)
-            texts.lines.append(line)
+            line, may_be_read = asking
+            if may_be_read:
+                texts.lines.append(line)
             found = texts.of(self)
             return format(found, *spec) if method == "__format__" else str(found)
 
