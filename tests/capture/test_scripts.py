@@ -286,6 +286,33 @@ def test_scripts_inside_of_python() -> None:
         np.testing.assert_allclose(session(x), twin(x).numpy() + 1, rtol=1e-4, atol=1e-4)
 
 
+class Holding:
+    """A plain object that has a script."""
+
+    def __init__(self, script: Any) -> None:
+        self.script = script
+
+    def __call__(self, x: T) -> T:
+        return self.script(x) + 1
+
+
+def test_scripts_that_are_no_submodules() -> None:
+    """Held by an object, a closure, a default: as Python's own modules there."""
+    layer = torch.jit.script(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+
+    def by_default(x: T, script: Any = layer) -> T:
+        return script(x) * 2
+
+    for function in (lambda x: layer(x) * 2, by_default, Holding(layer)):
+        parity(function, (X,), (Y,), (Z,), (torch.zeros(0, 4),))
+    with pytest.raises(ExportError, match=r"forward changes 'script\.sum'"):
+        ingot.export(Holding(torch.jit.script(Counter())), (X,))
+    session = ingot.Stateful(ingot.export(Holding(torch.jit.script(Counter())), (X,), state="inputs"))
+    twin = torch.jit.script(Counter())
+    for x in (X, Y, Z):
+        np.testing.assert_allclose(session(x), twin(x).numpy() + 1, rtol=1e-4, atol=1e-4)
+
+
 def test_lines_of_a_trace() -> None:
     """They are those of the module that was traced, not of whoever traced it."""
     program = ingot.export(torch.jit.trace(nn.Conv1d(3, 4, 3), torch.randn(2, 3, 8)), (torch.randn(2, 3, 8),))

@@ -101,6 +101,50 @@ def test_state_of_a_scripted_module() -> None:
         np.testing.assert_allclose(session(x), scripted(x).numpy(), atol=1e-5)
 
 
+class Ring(nn.Module):
+    """The last rows, written in a loop, at places that go on from call to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(4, 3))
+        self.at = 0
+
+    def forward(self, x: T) -> T:
+        for i in range(x.size(0)):
+            self.rows[self.at % 4] = x[i]
+            self.at += 1
+        return self.rows.mean(0)
+
+
+def test_state_that_a_loop_of_a_script_changes() -> None:
+    scripted = torch.jit.script(Ring())
+    session = ingot.Stateful(ingot.export(scripted, (torch.randn(2, 3),), state="inputs"))
+    for n in (2, 1, 5, 3):
+        x = torch.randn(n, 3)
+        np.testing.assert_allclose(session(x), scripted(x).numpy(), atol=1e-6)
+
+
+def test_the_mode_of_a_script(capsys: pytest.CaptureFixture[str]) -> None:
+    """Layers in training mode are said to be left as after .eval(); with state they stay in it."""
+    made = nn.Sequential(nn.Linear(3, 3), nn.Dropout(), nn.BatchNorm1d(3))
+    program = ingot.export(torch.jit.script(made.train()), (torch.randn(4, 3),))
+    assert [a.where for a in program.assumptions if a.kind == "training"] == [
+        "Dropout '1'",
+        "BatchNorm1d '2'",
+    ]
+    assert "as after .eval(), where these may differ: Dropout '1', BatchNorm1d '2'" in capsys.readouterr().err
+    assert not [
+        a
+        for a in ingot.export(torch.jit.script(made.eval()), (torch.randn(4, 3),)).assumptions
+        if a.kind == "training"
+    ]
+    layer = torch.jit.script(nn.BatchNorm1d(3).train())
+    session = ingot.Stateful(ingot.export(layer, (torch.randn(4, 3),), state="inputs"))
+    for n in (4, 2, 9):
+        x = torch.randn(n, 3)
+        np.testing.assert_allclose(session(x), layer(x).detach().numpy(), atol=1e-5)
+
+
 def test_what_a_script_asks_of_data_is_refused_with_its_line() -> None:
     """The line of the Python that was scripted, not of the code that runs it."""
 

@@ -40,6 +40,8 @@ class Scripts:
 
     def stands_for(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module itself, or what has a scripted one's tensors and attributes here."""
+        if isinstance(module, torch.jit.ScriptModule) and id(module) not in self._by_id:
+            self._add(module, standing_for(module))  # one that an object, closure or global holds
         return self._by_id.get(id(module), module)
 
     @contextlib.contextmanager

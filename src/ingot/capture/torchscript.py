@@ -259,6 +259,24 @@ def _range_of(node: Any) -> str:
     return next(filter(None, ranges), "")
 
 
+def script_of(module: Any) -> Any:
+    """The scripted module that a module is, or stands for; None where it is none."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    source = module.__dict__.get("_source") if isinstance(module, Scripted) else None
+    return source.script if source is not None else None
+
+
+def reads(script: Any, name: str) -> bool:
+    """Whether a scripted module's own methods read an attribute of this name."""
+    graphs = (script._c._get_method(method).graph for method in script._c._method_names())
+    return any(
+        node.kind() == "prim::GetAttr" and node.s("name") == name
+        for graph in graphs
+        for node in _nodes(graph)
+    )
+
+
 def sets_attributes(graph: Any) -> bool:
     """Whether a script's graph changes the module that it belongs to."""
     return any(node.kind() == "prim::SetAttr" for node in _nodes(graph))
@@ -406,6 +424,13 @@ class Graph:
         count, condition, *carried = inputs
         (block,) = node.blocks()
         places = [v.unique() for v in block.inputs()]
+        if not recording():  # what verification compares with
+            rounds = itertools.count()
+            while condition and (i := next(rounds)) < count:
+                condition, *carried = self.block(
+                    block, {**values, **dict(zip(places, (i, *carried), strict=True))}
+                )
+            return carried
         if RUNTIME.waits(condition):
             condition = RUNTIME.truth(condition)
         names = ["the condition", *_names(list(block.inputs())[1:])]

@@ -20,6 +20,7 @@ from ingot.capture import flex
 from ingot.capture.assume import Assumption
 from ingot.capture.sources import codes_in
 from ingot.capture.state import Snapshot
+from ingot.capture.torchscript import reads, script_of
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def evaluating(function: Any, keep_batch_norm: bool = False) -> Generator[Snapsh
     script = isinstance(function, torch.jit.ScriptModule)  # what it holds is not Python's
     try:
         for m in modules:
-            m.training = m.training and keep_batch_norm and isinstance(m, _BatchNorm)
+            m.training = m.training and keep_batch_norm and _is_batch_norm(m)
         yield Snapshot(None if script else function)
     finally:
         for m, mode in zip(modules, modes, strict=True):
@@ -65,19 +66,29 @@ def left_training(function: Any, keep_batch_norm: bool = False) -> list[Assumpti
     named = function.named_modules() if isinstance(function, torch.nn.Module) else []
     what = "the model is in training mode, and is exported as after .eval()"
     return [
-        Assumption("training", f"{type(m).__name__} {name!r}" if name else type(m).__name__, what, "fixed")
+        Assumption("training", f"{_kind(m)} {name!r}" if name else _kind(m), what, "fixed")
         for name, m in named
-        if getattr(m, "training", False)
-        and not (keep_batch_norm and isinstance(m, _BatchNorm))
-        and _differs(m)
+        if getattr(m, "training", False) and not (keep_batch_norm and _is_batch_norm(m)) and _differs(m)
     ]
 
 
+def _kind(m: torch.nn.Module) -> str:
+    script = script_of(m)
+    return type(m).__name__ if script is None else script.original_name
+
+
+def _is_batch_norm(m: torch.nn.Module) -> bool:
+    """Whether it is one of torch's, or a script of one."""
+    kinds = _BatchNorm.__subclasses__()
+    return isinstance(m, _BatchNorm) or (script_of(m) is not None and _kind(m) in {k.__name__ for k in kinds})
+
+
 def _differs(m: torch.nn.Module) -> bool:
-    if not _asks(type(m)):
+    script = script_of(m)
+    if not (_asks(type(m)) if script is None else reads(script, "training")):
         return False
     # PyTorch's own layers ask always: also those that drop nothing, or keep no statistics.
-    own = type(m).__module__.startswith("torch.nn.")
+    own = type(m).__module__.startswith("torch.nn.") or script is not None
     rate: Any = getattr(m, "p", getattr(m, "dropout", None))
     return not own or not (rate == 0 or getattr(m, "track_running_stats", True) is False)
 
