@@ -345,6 +345,16 @@ def test_choice(machine: Machine) -> None:
 
 
 @each_machine
+def test_choice_where_channels_lie_apart(machine: Machine) -> None:
+    """Turning the image must pay as well: it does for many outputs, and never where the rest does not."""
+    square, channels = (3, 3), range(16, 129, 16)
+    assert pays(square, 128, (1, 128, 28, 28), machine, True)
+    cases = [(inputs, (1, outputs, 28, 28)) for inputs in channels for outputs in channels]
+    lying, turned = ({case for case in cases if pays(square, *case, machine, each)} for each in (False, True))
+    assert turned <= lying
+
+
+@each_machine
 def test_choice_along_a_line(machine: Machine) -> None:
     """However the line lies; a filter of one tap has nothing to save, and one position nothing to share."""
     for kernel, size in (((5,), (1000,)), ((1, 5), (1, 1000)), ((5, 1), (1000, 1))):

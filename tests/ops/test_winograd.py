@@ -11,17 +11,26 @@ from ingot.kernels.conv import definition
 
 
 def run(
-    x: np.ndarray, w: np.ndarray, enable_winograd: bool, threads: int = 1, **attributes: object
+    x: np.ndarray,
+    w: np.ndarray,
+    enable_winograd: bool,
+    threads: int = 1,
+    *,
+    turned: bool = False,
+    **attributes: object,
 ) -> np.ndarray:
-    """Relu(Conv(Conv 1×1 identity(x), w)): the second convolution reads channels-last memory."""
+    """Relu(Conv(Conv 1×1 identity(x), w)): the second convolution reads channels-last memory. turned:
+    Relu(Conv(x, w)), which reads what the caller gives.
+    """
     channels = x.shape[1]
     identity = np.eye(channels, dtype=x.dtype).reshape(channels, channels, *[1] * (x.ndim - 2))
     pads = [taps // 2 for taps in w.shape[2:]] * 2
     dtype = helper.np_dtype_to_tensor_dtype(x.dtype)
+    before = [] if turned else [helper.make_node("Conv", ["x", "i"], ["a"])]
     graph = helper.make_graph(
         [
-            helper.make_node("Conv", ["x", "i"], ["a"]),
-            helper.make_node("Conv", ["a", "w"], ["b"], pads=pads, **attributes),
+            *before,
+            helper.make_node("Conv", ["x" if turned else "a", "w"], ["b"], pads=pads, **attributes),
             helper.make_node("Relu", ["b"], ["y"]),
         ],
         "g",
@@ -63,6 +72,22 @@ def test_on_and_off(kernel: tuple[int, ...]) -> None:
     assert not np.array_equal(on, off)
     for threads in (2, 3):
         np.testing.assert_array_equal(run(x, w, True, threads), on)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (3, 1), (5,), (3, 3, 3)], ids=str)
+def test_an_image_whose_channels_lie_apart_is_turned(kernel: tuple[int, ...]) -> None:
+    """As the caller gives it, or a normalisation leaves it; the result is that of the same image turned."""
+    channels, size = 64, 24
+    rng = np.random.default_rng(1)
+    shape = (6, size, size) if len(kernel) == 3 else (size,) * 2 if len(kernel) == 2 else (size * size,)
+    x = rng.standard_normal((2, channels, *shape)).astype(np.float32)
+    w = rng.standard_normal((channels, channels, *kernel)).astype(np.float32)
+    on = run(x, w, True, turned=True)
+    np.testing.assert_array_equal(on, run(x, w, True))
+    off = run(x, w, False, turned=True)
+    assert np.abs(on - off).max() <= 2e-5 * np.abs(off).max()
+    assert not np.array_equal(on, off)
+    np.testing.assert_array_equal(run(x, w, True, 3, turned=True), on)
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 5), (5,)], ids=str)

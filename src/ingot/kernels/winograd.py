@@ -69,6 +69,7 @@ _FEWEST_CHANNELS = 16  # below, most of a vector's lanes or of the time goes to 
 #: For a vector at a point of a tile, on each side, by how many axes are transformed.
 _TRANSFORM_CYCLES = {1: 3.0, 2: 5.5}
 _BYTES_A_CYCLE = 5  # from beyond L2
+_TURNED_CYCLES = 4.0  # for an element of an image whose channels are laid side by side before
 _APART = 0.25  # of the shorter one of reading and multiplying, which do not go on at the same time
 _MARGIN = 1.1  # faster by so much, or the simpler algorithm is taken
 _FRAME_BYTES = 2048
@@ -441,9 +442,13 @@ def _blocking(
 
 
 @remembered(1024, "decision")
-def fastest(kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machine: Machine) -> Scheme | None:
+def fastest(
+    kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machine: Machine, turned: bool = False
+) -> Scheme | None:
     """The scheme that is faster than the direct algorithm for filters of this size, this many input channels
     and an output [N, O, …], and than the others; None where none is.
+
+    turned: the input's channels do not lie side by side, so that it is copied first.
     """
     if min(inputs, out_shape[1]) < _FEWEST_CHANNELS or not out_shape[0]:
         return None
@@ -456,15 +461,19 @@ def fastest(kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machin
         height, width = width, height
     for scheme in schemes(standing):
         cycles = _cycles(inputs, (images, outputs, height, width), scheme, machine)
+        if turned:
+            cycles += _TURNED_CYCLES * images * inputs * height * width
         if cycles < least:
             least, best = cycles, scheme
     return best
 
 
 @remembered(1024, "decision")
-def pays(kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machine: Machine) -> bool:
-    """Whether Winograd's algorithm is faster than the direct one."""
-    return fastest(kernel, inputs, out_shape, machine) is not None
+def pays(
+    kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machine: Machine, turned: bool = False
+) -> bool:
+    """Whether Winograd's algorithm is faster than the direct one; `turned` as of `fastest`."""
+    return fastest(kernel, inputs, out_shape, machine, turned) is not None
 
 
 def _direct_cycles(kernel: Sequence[int], inputs: int, out_shape: Sequence[int], machine: Machine) -> float:

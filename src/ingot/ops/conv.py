@@ -141,6 +141,8 @@ class Conv(Op):
             plan.anchor(value, narrow_conv(plan, x, own, window), channels_last(rank))
             return True
         source = plan.view(x)
+        if _is_turned(plan, source, weights, window):
+            source = plan.copied(source, channels_last(rank))
         value = with_bias(plan, node, rank)
         rows: Callable[[], Rows | None]
         if (slices := _slices(plan, node, source, window)) is not None:
@@ -215,11 +217,15 @@ def _by_planes(
     plan: Lowering, node: ir.Node, weights: Weights, window: Window
 ) -> Callable[[Memory, Epilogue | None], Sequence[Call | Series]]:
     """A convolution of volumes [N, C, D, H, W] with constant filters, as two-dimensional ones."""
-    x, w = plan.view(first_input(node)), node.inputs[1]
+    w = node.inputs[1]
     inner, group, machine = flat(window), attr_int(node, "group", 1), plan.machine
     strides, dilations, pads = inner.strides, inner.dilations, (*inner.before, *inner.after)
     filters = [plane_of(weights, tap) for tap in range(window.kernel[0])]
-    images = x.with_dims((window.output[0], x.shape[1], *x.shape[3:]), (0, x.strides[1], *x.strides[3:]))
+    x = plan.view(first_input(node))
+    images = _planes(x, window)
+    if _is_turned(plan, images, filters[0], inner):
+        x = plan.copied(x, channels_last(3))
+        images = _planes(x, window)
 
     def packed(kind: str, pack: Callable[[Weights], T]) -> list[T]:
         """The planes of the filters."""
@@ -260,6 +266,11 @@ def _by_planes(
     return conv_by_planes(plan, x, window, one)
 
 
+def _planes(x: Memory, window: Window) -> Memory:
+    """As many planes of a volume as the output has, as images."""
+    return x.with_dims((window.output[0], x.shape[1], *x.shape[3:]), (0, x.strides[1], *x.strides[3:]))
+
+
 def _slices(plan: Lowering, node: ir.Node, x: Memory, window: Window) -> SlicedConvWeights | None:
     """The filters in slices, where tile registers are faster than vectors."""
     w, machine = node.inputs[1], plan.machine
@@ -296,13 +307,26 @@ def _allows_winograd(plan: Lowering) -> bool:
 
 def _can_winograd(x: Memory, weights: Weights, window: Window) -> bool:
     """Whether Winograd's algorithm can compute it; the others are for the direct one."""
+    return _is_for_winograd(x, weights, window) and x.strides[1] == 1
+
+
+def _is_for_winograd(x: Memory, weights: Weights, window: Window) -> bool:
+    """The same for an image that may lie in any way."""
     return (
         bool(schemes(upright(window.kernel)))
         and {*window.strides, *window.dilations} == {1}
         and weights.shape[1] == x.shape[1]
         and x.dtype == weights.dtype
-        and x.strides[1] == 1
     )
+
+
+def _is_turned(plan: Lowering, x: Memory, weights: Weights, window: Window) -> bool:
+    """Whether Winograd's algorithm is faster than the direct one only once x has its channels side by side:
+    behind a normalisation by groups or of images, or as the caller gives it.
+    """
+    if x.strides[1] == 1 or not (_allows_winograd(plan) and _is_for_winograd(x, weights, window)):
+        return False
+    return pays(window.kernel, x.shape[1], (x.shape[0], weights.shape[0], *window.output), plan.machine, True)
 
 
 def weights_key(kind: str, w: ir.Value, *more: object) -> Hashable:
