@@ -58,6 +58,12 @@ def test_sizes_are_chosen_so_that_the_model_works() -> None:
 
     program = ingot.export(Fixed(), (ingot.Input("float32", ["batch", 3, "h"]),))
     assert dims(program) == {"x": ["batch", 3, 224]}
+    program = ingot.export(lambda x: x.reshape(15, -1), (ingot.Input("float32", ["n", 4]),))
+    assert dims(program) == {"x": ["n", 4]}
+    with pytest.raises(
+        ExportError, match=r"x float32 \[4, 4\]\): .* and some larger ones were tried for want"
+    ):
+        ingot.export(lambda x: x @ torch.ones(x.shape[0] + 1, 2), (ingot.Input("float32", ["n", 4]),))
 
 
 class Annotated_(nn.Module):

@@ -273,14 +273,19 @@ def refuses(error: Exception, model: Any, specs: Sequence[InputSpec]) -> ExportE
         )
     given = ", ".join(f"{s.name} {_in_words(s)}" for s in specs)
     of_tensors = isinstance(error, (RuntimeError, ValueError, IndexError, TypeError, AssertionError))
+    instead = "Call the model on the example in PyTorch and mend that first."
+    if of_tensors:
+        instead = "Pass an example that the model takes, with the dtypes and sizes it wants."
+        if any(s.example is None and any(isinstance(d, str) for d in s.dims) for s in specs):
+            instead = (
+                "These sizes and some larger ones were tried for want of an example. Give one, "
+                "ingot.Input(…, example=…), or sizes that the model takes: numbers, or an ingot.Dim with "
+                "bounds."
+            )
     return ExportError(
         f"{raised_at(error, layer_at(error, model))}\n"
         f"The model itself refuses its example ({given}): {type(error).__name__}: {_first_line(error)}. "
-        + (
-            "Pass an example that the model takes, with the dtypes and sizes it wants."
-            if of_tensors
-            else "Call the model on the example in PyTorch and mend that first."
-        )
+        f"{instead}"
     )
 
 
