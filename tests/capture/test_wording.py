@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sympy
@@ -40,6 +40,17 @@ half: Any = functions.FloorDiv(length, 2)
 def test_words(condition: Any, words: str) -> None:
     """Names of dimensions, numbers on the right, and no name of SymPy's or torch's."""
     assert in_words(condition) == words
+
+
+def test_a_product_of_divisions_is_no_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many windows as fit into an image that was padded for them: SymPy would simplify it for long."""
+    monkeypatch.setattr(sympy, "cancel", lambda _: pytest.fail("simplified"))
+    divided, rest = cast("tuple[Any, Any]", (functions.FloorDiv, functions.Mod))
+    height, width = (n + rest(7 - rest(n, 7), 7) for n in (batch, length))
+    rows, columns = (divided(n, 7) for n in (height, width))
+    words = in_words(sympy.Eq(height * width, 49 * rows * columns, evaluate=False))
+    assert " = " in words
+    assert " is a multiple of " not in words
 
 
 @pytest.mark.parametrize(

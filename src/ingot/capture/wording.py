@@ -161,6 +161,13 @@ def _fit_by_numbers(whole: Any, split: Any, part: Any) -> bool:
     return True
 
 
+def _outermost(e: Any) -> set[Any]:
+    """The functions in a formula that stand inside of no other: what it is a polynomial of, beside symbols."""
+    if isinstance(e, sympy.Function):
+        return {e}
+    return set[Any]().union(*map(_outermost, e.args))
+
+
 def _multiple(a: Any, b: Any) -> str:
     """`n is a multiple of 2`, where that is what an equation says; else nothing."""
     if b == 0 and type(a).__name__ in ("Mod", "PythonMod"):
@@ -170,7 +177,7 @@ def _multiple(a: Any, b: Any) -> str:
             if type(part).__name__ != "FloorDiv":
                 continue
             size, step = part.args
-            if not _fit_by_numbers(whole, split, part):
+            if _outermost(split) - _outermost(step) != {part} or not _fit_by_numbers(whole, split, part):
                 continue
             common = sympy.cancel(split / (part * step))
             if sympy.expand(common * size - whole) == 0 and not common.atoms(sympy.Function):
