@@ -272,7 +272,7 @@ def test_without_torch_the_message_has_the_pip_command() -> None:
 
 
 def test_an_export_imports_nothing_of_torchs_own() -> None:
-    """torch imports all of its export where it notes which line made a symbol for a size, for half a second."""
+    """torch imports all of its export where it notes which line made a symbol for a size: half a second."""
     code = (
         "import sys, torch, ingot\n"
         "ingot.export(lambda x: x.flatten(1) * 2, (torch.ones(2, 3, 4),), verify=False)\n"

@@ -308,6 +308,16 @@ ANCHORS = """g (float[n, 4, h, w] x) => (float[n, 2, p] y) {
 }"""
 ANCHOR_WEIGHTS = {"two_filters": (2, 4, 1, 1)}
 
+# Images whose channels lie apart in front of 3x3 filters: as they come, and behind a normalisation.
+APART = """g (float[n, 48, h, w] x) => (float[n, 48, h, w] y) {
+    first = Conv<pads=[1, 1, 1, 1]>(x, square)
+    normal = InstanceNormalization(first, ones, zeros)
+    r = Relu(normal)
+    second = Conv<pads=[1, 1, 1, 1]>(r, square)
+    y = Add(x, second)
+}"""
+APART_WEIGHTS = {"square": (48, 48, 3, 3), "ones": (48,), "zeros": (48,)}
+
 Draw = Callable[[random.Random], Shapes]
 
 
@@ -369,6 +379,7 @@ GRAPHS: dict[str, tuple[str, dict[str, tuple[int, ...]], Draw, int]] = {
     "resizes": (RESIZES, RESIZE_WEIGHTS, image(8, 8, 90), 10),
     "branches": (BRANCHES, BRANCH_WEIGHTS, square_or_not, 8),
     "anchors": (ANCHORS, ANCHOR_WEIGHTS, image(4, 20, 120), 20),
+    "channels apart": (APART, APART_WEIGHTS, image(48, 3, 40), 10),
     "dense": (DENSE, DENSE_WEIGHTS, image(24, 2, 16), 8),
     "joined": (DENSE, DENSE_WEIGHTS, image(24, 30, 140), 10),
     "tiny": (DENSE, DENSE_WEIGHTS, image(24, 2, 6), 2),
