@@ -92,7 +92,7 @@ def _note_missing(g: Recorder, func: Any, out: Any) -> None:
 
 @functools.cache
 def _core() -> Any:
-    """What torch itself takes apart on the way to its own export: it makes the table anew for whoever asks."""
+    """What torch itself takes apart on the way to its own export: it makes the table anew each time."""
     from torch._decomp import core_aten_decompositions
 
     return core_aten_decompositions()

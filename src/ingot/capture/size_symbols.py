@@ -167,7 +167,7 @@ class SizeSymbols(ShapeEnv):
     def _get_stack_summary(
         self, is_debug: bool = False, framework_loc: str | None = None
     ) -> tuple[SLoc, str]:
-        """Where torch's logs say that a symbol was made: nobody reads it, and to leave its own files out of it
+        """Where torch's logs say that a symbol was made: nobody reads it, and to leave out its own files
         torch imports all of `torch.export`.
         """
         del is_debug, framework_loc

@@ -162,7 +162,7 @@ def _fit_by_numbers(whole: Any, split: Any, part: Any) -> bool:
 
 
 def _outermost(e: Any) -> set[Any]:
-    """The functions in a formula that stand inside of no other: what it is a polynomial of, beside symbols."""
+    """The functions in a formula that stand inside of no other: what it is a polynomial of beside symbols."""
     if isinstance(e, sympy.Function):
         return {e}
     return set[Any]().union(*map(_outermost, e.args))
