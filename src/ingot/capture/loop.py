@@ -653,10 +653,11 @@ class Loop:
     def _keep(self, growth: Growth, added: list[Any], body: Body) -> None:
         """The elements of a list are copies from here on: those that they are copies of are noted."""
         for v in added:
-            for leaf in () if isinstance(v, Many) else tensors_of(v):
+            for leaf in tensors_of(v):
                 found = self.memory.kept(leaf, body)
                 growth.outer |= found
-                growth.again = growth.again or bool(found and not self._is_another(leaf))
+                one = bool(found) and not isinstance(v, Many) and not self._is_another(leaf)
+                growth.again = growth.again or one
 
     def _is_another(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor that was there before is another one in each round: that at the round's place."""

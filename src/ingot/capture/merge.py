@@ -27,6 +27,7 @@ from ingot.capture.runs import LEAF, Even, Many, Perhaps, axes_of, is_element, j
 from ingot.capture.scalars import DTYPE, Symbolic, counts_as, is_own, kind_of, kinds_of, number
 from ingot.capture.scope import Scope, is_around
 from ingot.capture.sharing import Joins
+from ingot.capture.sharing import around as memories_around
 from ingot.capture.structure import alike, mapped, parts_of, rebuilt
 from ingot.capture.tags import followed, put, tags
 from ingot.capture.where import quoted_line, raise_if_ours
@@ -72,6 +73,7 @@ class Side:
     contents: list[Any] = field(default_factory=list[Any])
     values: dict[Any, ir.Value] = field(default_factory=dict[Any, ir.Value])  # in the graph, of leaves
     parts: dict[int, Any] = field(default_factory=dict[int, Any])  # real tensors of complex ones
+    outer: dict[Any, Any] = field(default_factory=dict[Any, Any])  # memories around that entries may be
 
     def lower(self, g: Recorder, value: Any) -> None:
         """Note the graph's value of every tensor and symbolic number in `value`, inside the side."""
@@ -81,6 +83,8 @@ class Side:
                 self.lower(g, self.parts[id(v)])
             elif is_a(v, torch.Tensor):
                 around = is_around(g.entry(v).group, self.scope.body)
+                if not around and g.entry(v).group.links:
+                    self.outer[g.entry(v)] = memories_around(g.entry(v), self.scope.body)
                 with g.passing_on() if around else contextlib.nullcontext():
                     self.values[id(v)] = g.val(v)
                     self._lower_view(g, g.entry(v))

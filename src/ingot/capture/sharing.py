@@ -274,11 +274,11 @@ class Joins:
         g = self.g
         for slot, pair in self._pairs:
             made = g.entry(outputs[slot.index])
-            given = [(side.scope.body, None if x is None else g.entry(x)) for side, x in pair]
-            ends = [self._end(made, e, body) for body, e in given]
+            given = [(side, None if x is None else g.entry(x)) for side, x in pair]
+            ends = [self._end(made, e, side) for side, e in given]
             if any(e is None for e in ends):  # no form: whoever reads one after a write to the other is told
-                for body, e in given:
-                    for group in _outer(e, body):
+                for side, e in given:
+                    for group in _outer(e, side):
                         link(g, made.group, group, quoted_line())
             elif not all(e is made for e in ends):
                 sides = [
@@ -288,7 +288,7 @@ class Joins:
                 assert first is not None and second is not None
                 made.group.join = Join(g.journal, self.test, (first, second))
 
-    def _end(self, made: Entry, e: Entry | None, body: Body) -> Entry | None:
+    def _end(self, made: Entry, e: Entry | None, side: Any) -> Entry | None:
         """What a joined tensor is if a side is taken: `made` itself for memory that the side makes for it
         alone, None where that cannot be said.
         """
@@ -296,9 +296,9 @@ class Joins:
             return made
         if e in self._stands:
             return self._stands[e]
-        if self._has_form(e, body):
-            return self._around(e, body)
-        if _outer(e, body):
+        if self._has_form(e, side.scope.body):
+            return self._around(e, side.scope.body)
+        if _outer(e, side):
             return None
         self._stands[e] = made
         return made
@@ -354,9 +354,14 @@ class Joins:
         return value if brought is None else brought()
 
 
-def _outer(e: Entry | None, body: Body) -> set[Group]:
-    """Memories from around a body that a side's tensor may be."""
-    return set() if e is None else {m for m in reach(e.group) if scope.is_around(m, body)}
+def around(e: Entry, body: Body) -> set[Group]:
+    """Memories from around a body that a tensor in it may be."""
+    return {m for m in reach(e.group) if scope.is_around(m, body)}
+
+
+def _outer(e: Entry | None, side: Any) -> set[Group]:
+    """The same of a side that is recorded: links that were made in it are known to it alone."""
+    return set() if e is None else around(e, side.scope.body) | side.outer.get(e, set())
 
 
 # -- what a loop carries
@@ -423,7 +428,7 @@ class Carried:
             DataDependentError: rounds write into it, so that what is in the list changes.
         """
         g = self.g
-        mine = memories(g.entry(tensor).group)
+        mine = reach(g.entry(tensor).group)
         came = {group: key for key, group in self._ins.items()}
         later = {self._ins[k] for k, e in self._ends.items() if k in self._ins and mine & memories(e)}
         outer = {m for m in mine if scope.is_around(m, body)}

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import ingot
+from ingot.capture.attempt import capture
+from ingot.errors import DataDependentError
 from tests.capture.constructs.support import Case, Cases, T, check, random
 
 case = Cases()
@@ -187,3 +190,50 @@ def test_sizes_that_leave_the_table_empty_are_told() -> None:
     assert program.verification is not None
     assert any("test_nested.py" in s and "of an empty list" in s for s in program.verification.unverified)
     np.testing.assert_array_equal(program(STEPS[2])[0], beam_of_pairs(STEPS[2])[0])
+
+
+def put_by_a_branch(x: T) -> T:
+    out = []
+    for row in x:
+        if row.sum() > 0 or len(out) == 0:
+            out.append(row)
+        else:
+            out[0] = row
+    for i in range(len(out)):
+        out[i].mul_(2)
+    return x
+
+
+def out_of_a_slice(x: T) -> T:
+    out, t = [], torch.zeros(3)
+    for row in x:
+        out.append([t, row][: int(row[0] > 0) + 1][0])
+    t += 1
+    return torch.stack(out)
+
+
+def slices_in_a_list(x: T) -> T:
+    out, t = [], torch.zeros(3)
+    for row in x:
+        out.append([t, row][: int(row[0] > 0) + 1])
+    out[0][0].add_(1)
+    return t + x[0]
+
+
+@pytest.mark.parametrize("function", [put_by_a_branch, out_of_a_slice, slices_in_a_list])
+def test_a_list_of_others_tensors_is_not_read_after_a_write(function: Any) -> None:
+    """The list has copies, also where a branch or a slice has put them there."""
+    with pytest.raises(DataDependentError, match=r"whose memory a tensor is.*\.clone"):
+        capture(function, (random(4, 3),))
+
+
+def test_a_list_of_one_tensor_sees_its_writes() -> None:
+    def the_same_again(x: T) -> T:
+        t = x[0] * 2
+        out = [t]
+        for _ in x[1:]:
+            out = out + [t]
+        t += 1
+        return torch.stack(out)
+
+    check(Case("the_same_again", lambda: the_same_again, [(random(4, 3),), (random(2, 3),)]), narrowed=True)
