@@ -245,11 +245,11 @@ def _merged(
     contents: list[Any] = []
     tables = not by_data and _changes_tables(g, held, first, second)
     for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
-        same = a is before and b is before
+        if a is before and b is before:
+            contents.append(before)
+            continue
         ordered = held.is_ordered(container)
-        contents.append(
-            before if same else _merge_contents(merger, container, before, a, b, by_data, tables, ordered)
-        )
+        contents.append(_merge_contents(merger, container, before, a, b, by_data, tables, ordered))
     writes: list[tuple[Any, Any]] = []
     bases = {id(e): e for side in (first, second) for e, _ in side.scope.written}
     for key, e in bases.items():
@@ -301,11 +301,11 @@ def _merge(merger: Merger, what: str, a: Any, b: Any, by_data: bool) -> Any:
 
 def _changes_tables(g: Recorder, held: Containers, first: Side, second: Side) -> bool:
     """Whether a side puts another tensor into what the model holds."""
-    for container, before, *sides in zip(
-        held.found, held.before, first.contents, second.contents, strict=True
-    ):
+    for container, before, a, b in zip(held.found, held.before, first.contents, second.contents, strict=True):
+        if a is before and b is before:
+            continue
         known = {id(v) for v in kept(before)}
-        new = [v for now in sides if now is not before for v in kept(now) if id(v) not in known]
+        new = [v for now in (a, b) if now is not before for v in kept(now) if id(v) not in known]
         if any(is_a(v, torch.Tensor) for v in inside_of(new)) and not g.made_by_call(container):
             return True
     return False

@@ -107,8 +107,9 @@ class Containers:
         """Ids of the containers and objects that hold something else in one of these contents."""
         return {
             id(container.thing if is_a(container, Slots) else container)
-            for container, before, *now in zip(self.found, self.before, *sides, strict=True)
-            if any(held is not before for held in now)
+            for side in sides
+            for container, before, now in zip(self.found, self.before, side, strict=True)
+            if now is not before
         }
 
     def put(self, contents: Sequence[Any]) -> None:
@@ -231,11 +232,12 @@ class Containers:
     def _partial(self, thing: Any) -> Iterable[Any]:
         return thing.func, thing.args, thing.keywords
 
-    def _function(self, thing: Any) -> Iterator[Any]:
-        yield from (*(thing.__closure__ or ()), *(thing.__defaults__ or ()))
+    def _function(self, thing: Any) -> Iterable[Any]:
+        found = [*(thing.__closure__ or ()), *(thing.__defaults__ or ())]
         if is_user_code(thing.__code__):
-            yield from (thing.__defaults__, thing.__kwdefaults__, vars(thing) or None)
-            yield from self._globals(thing)
+            found += thing.__defaults__, thing.__kwdefaults__, vars(thing) or None
+            found += self._globals(thing)
+        return found
 
     def _in_variables(self, thing: Any) -> Iterable[Any]:
         return (vars(thing),)
@@ -267,15 +269,15 @@ class Containers:
             self.found.append(Whole(thing))
         return found
 
-    def _globals(self, function: FunctionType) -> Iterator[Any]:
+    def _globals(self, function: FunctionType) -> list[Any]:
         """The globals that a function names, and of Python modules among them what it names there."""
-        table, names = function.__globals__, _names(function.__code__)
-        for name in names.read & table.keys():
-            if is_a(table[name], ModuleType):
-                yield from self._of_module(table[name], names, [])
-            else:
-                yield table[name]
-        self.found += [Global(table, name) for name in sorted(names.written)]
+        table, names = function.__globals__, _names_in(function.__code__)
+        found = [table[name] for name in names.read if name in table]
+        for module in [x for x in found if is_a(x, ModuleType)]:
+            found += self._of_module(module, names, [])
+        if names.written:
+            self.found += [Global(table, name) for name in sorted(names.written)]
+        return found
 
     def _of_module(self, module: ModuleType, names: _Names, around: list[ModuleType]) -> Iterator[Any]:
         table = vars(module)
@@ -327,6 +329,22 @@ def is_among(thing: Any, ids: Collection[int]) -> bool:
     """Whether a container's id, or that of what holds an object's attributes, is one of these."""
     own: Any = thing if is_a(thing, (list, dict, deque, set)) else held_as(thing, "__dict__", thing)
     return id(own) in ids or id(thing) in ids
+
+
+def _names_in(code: CodeType) -> _Names:
+    """What code names, known by the code's id, for which the code is kept: to hash it is to hash all that it
+    holds.
+    """
+    known = _known_names.get(id(code))
+    if known is None:
+        if len(_known_names) >= _MOST_NAMES:
+            _known_names.clear()
+        known = _known_names[id(code)] = code, _names(code)
+    return known[1]
+
+
+_MOST_NAMES = 8192
+_known_names: dict[int, tuple[CodeType, _Names]] = {}
 
 
 @functools.lru_cache(maxsize=8192)
