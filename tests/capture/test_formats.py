@@ -123,6 +123,21 @@ def test_arguments_that_a_program_was_not_made_for() -> None:
         ingot.export(made, (ingot.Input("float32", ["batch", "columns"]),))
 
 
+def test_a_graph_inside_of_a_model_reports_no_sizes_that_are_only_tried(capfd: Any) -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph = torch.fx.symbolic_trace(nn.Linear(4, 5))
+
+        def forward(self, x: T) -> T:
+            return self.graph(x)
+
+    ingot.export(Around(), (ingot.Input("float32", ["n", "m"], example=torch.zeros(2, 4)),))
+    with pytest.raises(ExportError, match="refuses its example"):
+        ingot.export(Around(), (torch.zeros(2, 3),))
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_what_torch_compile_has_wrapped() -> None:
     """The module inside of it, whose arguments have names."""
     program = ingot.export(torch.compile(nn.Linear(4, 5)), (torch.zeros(2, 4),))

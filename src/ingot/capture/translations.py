@@ -96,8 +96,8 @@ def translate(target: Any, to: Any = None, *, like: Callable[..., Any] | None = 
             `op(onnx_function, x)`; for a module the module comes after `op`. Any other Python function: it is
             called in the target's place, and its own torch calls are recorded. Nodes that stand for an
             operator that writes into its arguments have their new values behind its results.
-        like: a function of the same arguments that gives tensors of the result's dtype and shape, where
-            running the target itself without data cannot.
+        like: a function of the same arguments, without the module, that gives tensors of the result's dtype
+            and shape, where running the target itself without data cannot.
 
     Raises:
         ExportError: the target is none of these, or `to` is none of these.

@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch.fx.graph_module import _WrappedCall
 from torch.nn.modules import transformer
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -55,10 +56,30 @@ def put_back(snapshot: Snapshot) -> Generator[None]:
     """Everything that the model holds is put back after a run, in which nothing is compiled."""
     snapshot.shield()
     try:
-        with flex.uncompiled():
+        with flex.uncompiled(), _graphs_without_reports():
             yield
     finally:
         snapshot.restore()
+
+
+@contextlib.contextmanager
+def _graphs_without_reports() -> Generator[None]:
+    """A graph module whose code raises would write so on stderr, and drop the error's frames: sizes are only
+    tried here.
+    """
+
+    def call(self: Any, graph: Any, *args: Any, **kwargs: Any) -> Any:
+        own = self.cls_call
+        return (
+            super(self.cls, graph).__call__(*args, **kwargs) if own is None else own(graph, *args, **kwargs)
+        )
+
+    before = _WrappedCall.__call__
+    _WrappedCall.__call__ = call
+    try:
+        yield
+    finally:
+        _WrappedCall.__call__ = before
 
 
 def left_training(function: Any, keep_batch_norm: bool = False) -> list[Assumption]:
