@@ -68,11 +68,9 @@ def _graphs_without_reports() -> Generator[None]:
     tried here.
     """
 
-    def call(self: Any, graph: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         own = self.cls_call
-        return (
-            super(self.cls, graph).__call__(*args, **kwargs) if own is None else own(graph, *args, **kwargs)
-        )
+        return super(self.cls, obj).__call__(*args, **kwargs) if own is None else own(obj, *args, **kwargs)
 
     before = _WrappedCall.__call__
     _WrappedCall.__call__ = call
