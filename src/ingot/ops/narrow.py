@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,6 +18,10 @@ from ingot.kernels.made_again import either, made_again
 from ingot.ops.bands import Band, is_cut, reached, rows_in_band, runs_of
 from ingot.ops.lowering import Lowering, SomeRows
 from ingot.ops.window import Window, channels_last
+
+#: An image whose channels lie apart is copied first where each element is read so many times: a vector of
+#: channels is gathered each time otherwise.
+_TURNED = 4
 
 
 def is_narrow(weights: tuple[int, ...], group: int, machine: Machine) -> bool:
@@ -34,6 +39,8 @@ def narrow_conv(
     made = plan.by_rows(x) if len(facts.shape) == 4 and is_cut(window) else None
     if made is None:
         source = plan.view(x)
+        if source.strides[1] != 1 and math.prod(window.kernel) >= _TURNED * math.prod(window.strides):
+            source = plan.copied(source, channels_last(source.rank - 2))
 
         def whole(out: Memory, epilogue: Epilogue | None) -> list[Call]:
             return depthwise(source, w, out, window, epilogue, machine)
