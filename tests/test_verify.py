@@ -79,18 +79,26 @@ def test_digits_that_no_rounding_of_the_inputs_moves_are_those_of_float32() -> N
         verify_capture(capture(Digits(1.0), (x,)), Digits())
 
 
+def _places(x: torch.Tensor) -> torch.Tensor:
+    found: list[int] = []
+    for i, v in enumerate(x):
+        if v > 0:
+            found.append(i)
+    return torch.tensor(found)
+
+
 def test_an_empty_list_as_a_tensor_is_of_another_dtype() -> None:
     """PyTorch knows no dtype of nothing: the message says where to give one."""
-
-    def places(x: torch.Tensor) -> torch.Tensor:
-        found: list[int] = []
-        for i, v in enumerate(x):
-            if v > 0:
-                found.append(i)
-        return torch.tensor(found)
-
     with pytest.raises(VerificationError, match=r"float32 \[0\].*int64.*give it the dtype"):
-        ingot.export(places, (torch.tensor([1.0, -1.0, 2.0]),))
+        ingot.export(_places, (torch.tensor([-1.0, -2.0, -3.0]),))
+
+
+def test_a_list_that_a_size_of_0_leaves_empty_is_told() -> None:
+    """What PyTorch gives there, and the model, as data may leave it empty for other sizes."""
+    program = ingot.export(_places, (torch.tensor([1.0, -1.0, 2.0]),))
+    assert program.verification is not None
+    (line,) = [line for line in program.verification.unverified if "of an empty list" in line]
+    assert "float32" in line, line
 
 
 def test_dimensions_that_a_branch_alone_fixes_and_makes_equal_are_drawn_together() -> None:
